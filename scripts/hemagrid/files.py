@@ -1,0 +1,75 @@
+"""Files that are complete or absent: written beside their place, then moved there."""
+
+import contextlib
+import json
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hemagrid.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a path beside `path`; move it there on success, remove it on any error.
+
+    The name keeps the suffix, because writers (Keras, NumPy) choose the format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_array(path, shape, dtype):
+    """Yield a writable memory map (`.npy`) that appears at `path` once it is filled."""
+    with replacing(path) as temporary:
+        array = np.lib.format.open_memmap(
+            temporary, mode="w+", shape=tuple(shape), dtype=dtype
+        )
+        yield array
+        array.flush()
+
+
+def open_images(path):
+    """Memory-map an image array, uint8 (N, H, W, 3). Raises InputError on anything else."""
+    images = np.load(path, mmap_mode="r")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise InputError(
+            f"{path}: found {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)"
+        )
+    return images
+
+
+def write_text(path, text):
+    """Write `text` in UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content):
+    """Write `content` as readable JSON; NaN is refused, because JSON has none."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    """Read one JSON document."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_table(path, table):
+    """Write a data frame as CSV without its index."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(path):
+    """Read a CSV; empty text cells stay empty strings, class names such as "NA" survive."""
+    return pd.read_csv(path, keep_default_na=False, na_values={})
