@@ -16,11 +16,11 @@ from hemagrid.errors import InputError
 def replacing(path):
     """Yield a path beside `path`; move it there on success, remove it on any error.
 
-    The name keeps the suffix, because writers (Keras, NumPy) choose the format by it.
+    The name keeps its suffixes, because writers (Keras, NumPy) choose the format by them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)

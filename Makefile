@@ -1,0 +1,49 @@
+# Set-up and run, each one command.
+
+PYTHON ?= python3
+LOCK ?= envs/cpu.lock
+CORES ?= 2
+VENV := .venv
+SNAKEMAKE := $(VENV)/bin/snakemake --logger rich
+# Nothing is written outside the repository.
+export XDG_CACHE_HOME := $(CURDIR)/.cache
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test venv lock check
+
+help:
+	@echo "make demo   the complete small study: no network, no GPU, minutes"
+	@echo "make test   format, lint and all tests"
+	@echo "make venv   only the set-up, into $(VENV)"
+
+demo: venv
+	@$(SNAKEMAKE) --directory demo --configfile config/demo.yaml \
+		--cores $(CORES) --resources mem_mb=7000
+	@cat demo/results/tables/headline.txt
+	@echo "Report: $(CURDIR)/demo/results/report.html"
+
+test: venv check
+	@$(VENV)/bin/pytest
+
+check: venv
+	@$(VENV)/bin/ruff format --check scripts tests
+	@$(VENV)/bin/ruff check scripts tests
+	@$(VENV)/bin/snakefmt --check workflow
+	@$(SNAKEMAKE) --lint
+
+venv: $(VENV)/installed
+
+$(VENV)/installed: $(LOCK)
+	@sh envs/check-machine.sh $(PYTHON)
+	@echo "Setting up $(VENV) from $(LOCK): some minutes, once"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/pip install --quiet --require-hashes -r $(LOCK)
+	@touch $@
+
+lock:
+	@$(VENV)/bin/pip install --quiet pip-tools
+	@$(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+		--no-header --no-emit-index-url --no-emit-find-links \
+		--output-file envs/cpu.lock envs/requirements.in
+	@$(VENV)/bin/python envs/conda_from_lock.py

@@ -1,0 +1,12 @@
+"""Compare all runs: the tables and the headline."""
+
+from hemagrid.logs import job
+from hemagrid.tables import aggregate
+
+with job(snakemake.log[0]):
+    aggregate(
+        snakemake.input.metrics,
+        dict(snakemake.output.items()),
+        snakemake.params.select_by,
+        snakemake.params.published,
+    )

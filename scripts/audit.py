@@ -1,0 +1,19 @@
+"""Write down what was found in the data set, how many, which and why."""
+
+from hemagrid.audit import audit
+from hemagrid.files import read_table, write_json
+from hemagrid.logs import job
+from hemagrid.sources import read_samples, read_skipped
+
+with job(snakemake.log[0]):
+    write_json(
+        snakemake.output.audit,
+        audit(
+            read_samples(snakemake.input.samples),
+            read_skipped(snakemake.input.samples),
+            read_table(snakemake.input.duplicates),
+            read_table(snakemake.input.splits),
+            snakemake.params.near_duplicate_distance,
+            snakemake.params.label_conflicts,
+        ),
+    )

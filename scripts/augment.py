@@ -1,0 +1,18 @@
+"""Write the augmented copies of one subset."""
+
+from hemagrid import runtime
+from hemagrid.augmentation import augment
+from hemagrid.logs import job
+
+with job(snakemake.log[0]):
+    runtime.prepare(threads=1)
+    augment(
+        snakemake.input.images,
+        snakemake.input.splits,
+        snakemake.wildcards.subset,
+        snakemake.params.settings,
+        snakemake.params.assignment,
+        snakemake.params.seed,
+        shards=snakemake.threads,
+        out=dict(snakemake.output.items()),
+    )

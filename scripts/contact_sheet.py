@@ -1,0 +1,13 @@
+"""Draw originals beside their augmented copies."""
+
+from hemagrid.contact_sheet import write_contact_sheet
+from hemagrid.files import open_images, read_table
+from hemagrid.logs import job
+
+with job(snakemake.log[0]):
+    write_contact_sheet(
+        open_images(snakemake.input.images),
+        open_images(snakemake.input.augmented),
+        read_table(snakemake.input.table),
+        snakemake.output.sheet,
+    )

@@ -1,0 +1,285 @@
+"""How good is a run? Its predictions become metrics with intervals."""
+
+import zipfile
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+from hemagrid.errors import InputError
+from hemagrid.files import read_json, replacing, write_json, write_table
+
+SUBSETS = ("val", "test", "test_augmented", "external")
+_PARTS = ("labels", "probabilities", "groups")
+_CONFIDENCE = 0.95
+_CELLS_AT_ONCE = 2_000_000  # resampling weights held in memory: 16 MB of int64
+
+
+def write_predictions(path, class_names, subsets):
+    """Write predictions.npz.
+
+    `subsets` is {name: (labels (n,), probabilities (n, k), groups (n,))}. A group is
+    the parent image of a row: rows of one group are resampled together.
+    """
+    arrays = {"class_names": np.array(class_names, dtype=str)}
+    for subset, (labels, probabilities, groups) in subsets.items():
+        arrays[f"{subset}_labels"] = np.asarray(labels, np.int64)
+        arrays[f"{subset}_probabilities"] = np.asarray(probabilities, np.float32)
+        arrays[f"{subset}_groups"] = np.asarray(groups, np.int64)
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def read_predictions(path):
+    """Read predictions.npz: (class names, {subset: (labels, probabilities, groups)}).
+
+    Raises InputError on a file that is no such archive, on arrays whose shapes
+    disagree, on labels out of range, on rows that are no probability distribution.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive)
+    except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+        raise InputError(
+            f"{path}: no archive of predictions ({error}); remove it and run again"
+        ) from error
+    wanted = {
+        f"{subset}_{part}"
+        for subset in SUBSETS
+        for part in _PARTS
+        if any(f"{subset}_{other}" in arrays for other in _PARTS)
+    } | {"class_names"}
+    if missing := sorted(wanted - arrays.keys()):
+        raise InputError(f"{path}: lacks {', '.join(missing)}")
+    class_names = arrays["class_names"].tolist()
+    subsets = {}
+    for subset in SUBSETS:
+        if f"{subset}_labels" in arrays:
+            parts = tuple(arrays[f"{subset}_{part}"] for part in _PARTS)
+            _check(f"{path}, {subset}", *parts, len(class_names))
+            subsets[subset] = parts
+    if not subsets:
+        raise InputError(
+            f"{path}: no subset found, expected some of {', '.join(SUBSETS)}"
+        )
+    return class_names, subsets
+
+
+def _check(where, labels, probabilities, groups, k):
+    n = len(labels)
+    if not n:
+        raise InputError(f"{where}: no rows, expected at least one image")
+    if labels.shape != (n,) or groups.shape != (n,) or probabilities.shape != (n, k):
+        raise InputError(
+            f"{where}: labels {labels.shape}, probabilities {probabilities.shape}, "
+            f"groups {groups.shape}; expected ({n},), ({n}, {k}), ({n},)"
+        )
+    if labels.min() < 0 or labels.max() >= k:
+        raise InputError(
+            f"{where}: labels from {labels.min()} to {labels.max()}, "
+            f"expected 0 to {k - 1}"
+        )
+    bad = ~np.isfinite(probabilities).all(axis=1)
+    if bad.any():
+        raise InputError(
+            f"{where}: {bad.sum()} rows hold NaN or infinite probabilities, the first "
+            f"is row {bad.argmax()}; the training diverged, try a smaller learning rate"
+        )
+    # Half precision leaves a softmax off by up to about 1e-3.
+    bad = (probabilities < 0).any(axis=1) | (abs(probabilities.sum(1) - 1) > 2e-3)
+    if bad.any():
+        raise InputError(
+            f"{where}: {bad.sum()} rows are no probability distribution, the first is "
+            f"row {bad.argmax()} with sum {probabilities[bad.argmax()].sum():.4g}; "
+            "expected values of at least 0 that sum to 1 (a softmax output)"
+        )
+
+
+def accuracy(confusion):
+    """Accuracy of confusion counts (..., true, predicted)."""
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+
+
+def balanced_accuracy(confusion):
+    """Mean recall over the classes that occur, of counts (..., true, predicted)."""
+    support = confusion.sum(axis=-1)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return (hits / np.maximum(support, 1)).sum(-1) / (support > 0).sum(-1)
+
+
+def macro_f1(confusion):
+    """Mean F1 over the classes that occur or are predicted, of counts (..., t, p)."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    either = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    return (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1)
+
+
+_RESAMPLED = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+}
+
+
+def resampled_confusions(labels, predicted, groups, k, *, resamples, seed):
+    """Bootstrap the confusion matrix over groups: counts (resamples, k, k).
+
+    As many groups as there are, drawn with replacement; a group comes with all its
+    rows (cluster bootstrap: Efron & Tibshirani 1993, chapter 8; Davison & Hinkley 1997,
+    section 3.8). Counting per group first turns a resample into one matrix product.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    n_groups = group.max() + 1
+    per_group = sparse.csr_array(
+        (np.ones(len(labels), np.int64), (group, labels * k + predicted)),
+        shape=(n_groups, k * k),
+    )
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CELLS_AT_ONCE // n_groups)
+    confusions = np.empty((resamples, k * k), np.int64)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = rng.integers(n_groups, size=(size, n_groups))
+        drawn += np.arange(size)[:, None] * n_groups
+        weights = np.bincount(drawn.ravel(), minlength=size * n_groups)
+        confusions[start : start + size] = weights.reshape(size, -1) @ per_group
+    return confusions.reshape(resamples, k, k)
+
+
+def calibration_error(labels, probabilities, bins):
+    """Expected calibration error, 0 to 1, over `bins` equal-width bins of confidence.
+
+    Guo et al. 2017 (On Calibration of Modern Neural Networks), section 2: the mean
+    distance of accuracy from confidence over the bins ((m-1)/M, m/M], weighted by
+    their rows.
+    """
+    confidence = probabilities.max(axis=1).astype(float)
+    correct = probabilities.argmax(axis=1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
+    excess = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    return float(abs(excess).sum() / len(labels))
+
+
+def area_under_curve(labels, probabilities):
+    """Macro one-vs-rest area under the ROC curve; None when a class has no rows."""
+    k = probabilities.shape[1]
+    if k < 2 or len(np.unique(labels)) < k:
+        return None
+    return float(
+        np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in range(k)])
+    )
+
+
+def evaluate(
+    predictions_path,
+    *,
+    run,
+    kind,
+    backbone,
+    head,
+    cost,
+    bootstrap,
+    calibration_bins,
+    seed,
+):
+    """Evaluate predictions.npz: (content of metrics.json, confusion table).
+
+    Accuracy, balanced accuracy and macro F1 come with the percentile interval (95 %) of
+    `bootstrap` resamples of parent images. The table has one row per subset, true and
+    predicted class. Raises InputError as `read_predictions` does.
+    """
+    class_names, subsets = read_predictions(predictions_path)
+    metrics, tables = {}, []
+    for subset, (labels, probabilities, groups) in subsets.items():
+        confusion = _confusion(labels, probabilities)
+        resampled = resampled_confusions(
+            labels,
+            probabilities.argmax(axis=1),
+            groups,
+            len(class_names),
+            resamples=bootstrap,
+            seed=seed,
+        )
+        metrics[subset] = {
+            "n": len(labels),
+            **{
+                name: _with_interval(metric(confusion), metric(resampled))
+                for name, metric in _RESAMPLED.items()
+            },
+            "auc": area_under_curve(labels, probabilities),
+            "calibration_error": calibration_error(
+                labels, probabilities, calibration_bins
+            ),
+            "per_class": _per_class(labels, probabilities, class_names),
+        }
+        tables.append(_long(confusion, subset, class_names))
+    content = {
+        "run": run,
+        "kind": kind,
+        "backbone": backbone,
+        "head": head,
+        "class_names": class_names,
+        "subsets": metrics,
+        "cost": cost,
+    }
+    return content, pd.concat(tables, ignore_index=True)
+
+
+def evaluate_run(description, inputs, out, **settings):
+    """Evaluate one run from files to files.
+
+    `description` holds run, kind, backbone and head; `inputs` the paths `predictions`
+    and, except for a control, `cost`; `out` the paths `metrics` and `confusion`;
+    `settings` is as in `evaluate`.
+    """
+    cost = read_json(inputs["cost"]) if "cost" in inputs else None
+    metrics, confusion = evaluate(
+        inputs["predictions"], **description, cost=cost, **settings
+    )
+    write_json(out["metrics"], metrics)
+    write_table(out["confusion"], confusion)
+
+
+def _confusion(labels, probabilities):
+    k = probabilities.shape[1]
+    cells = labels * k + probabilities.argmax(axis=1)
+    return np.bincount(cells, minlength=k * k).reshape(k, k)
+
+
+def _with_interval(value, resampled):
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def _per_class(labels, probabilities, class_names):
+    scores = precision_recall_fscore_support(
+        labels,
+        probabilities.argmax(axis=1),
+        labels=range(len(class_names)),
+        zero_division=0,
+    )
+    return {
+        name: {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "support": int(support),
+        }
+        for name, precision, recall, f1, support in zip(
+            class_names, *scores, strict=True
+        )
+    }
+
+
+def _long(confusion, subset, class_names):
+    k = len(class_names)
+    return pd.DataFrame(
+        {
+            "subset": subset,
+            "true": np.repeat(class_names, k),
+            "predicted": np.tile(class_names, k),
+            "count": confusion.ravel(),
+        }
+    )

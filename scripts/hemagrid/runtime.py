@@ -1,0 +1,52 @@
+"""What must be settled before Keras is imported, and the few things only one backend has."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def prepare(threads):
+    """Bound the threads of the numeric libraries and keep Keras's files in the working folder.
+
+    Call it before the first import of Keras: TensorFlow reads these variables once.
+    `KERAS_BACKEND` is left as the user set it. `KERAS_HOME`, where Keras keeps weights it
+    fetched, becomes `resources/keras` unless set, so that a run writes nowhere else.
+    """
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_HOME", str(Path("resources/keras").absolute()))
+
+
+def begin(seed, precision="float32"):
+    """Seed Python, NumPy and Keras, and set the precision (a Keras dtype policy).
+
+    On TensorFlow without a GPU the graph optimizer is switched off: on networks of
+    hundreds of layers it takes longer than all steps of a short run, and the steps are
+    no slower without it. On a GPU it chooses the memory layout and stays on.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
+    if keras.backend.backend() == "tensorflow" and device() == "cpu":
+        import tensorflow
+
+        tensorflow.config.optimizer.set_experimental_options(
+            {"disable_meta_optimizer": True}
+        )
+
+
+def device():
+    """Return the kind of device that Keras computes on: "cpu", "gpu" or "tpu"."""
+    import keras
+
+    kinds = {name.split(":")[0].lower() for name in keras.distribution.list_devices()}
+    return next((kind for kind in ("tpu", "gpu") if kind in kinds), "cpu")
+
+
+def peak_memory_mib():
+    """Return the largest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)

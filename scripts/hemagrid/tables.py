@@ -1,0 +1,286 @@
+"""The study's tables: every run in one grid, and the best head of each model."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hemagrid.evaluation import SUBSETS
+from hemagrid.files import read_json, write_table, write_text
+from hemagrid.published import published_heads
+
+SUBSET_NAMES = {
+    "val": "validation",
+    "test": "test",
+    "test_augmented": "augmented test",
+    "external": "external",
+}
+_SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+}
+_DASH = "\N{EN DASH}"
+
+
+def load_metrics(paths):
+    """Read metrics.json files: {run: content}, None for a run whose file is missing.
+
+    A run is named by the folder of its file; the order of `paths` is the order of rows.
+    """
+    return {
+        Path(path).parent.name: read_json(path) if Path(path).exists() else None
+        for path in paths
+    }
+
+
+def grid_table(metrics):
+    """Build the table of all runs: one row for each {run: metrics or None}, in order.
+
+    Columns ending in `_pct` are in %, `gap_points` (test minus augmented test
+    accuracy) in percentage points; `_low` and `_high` bound the 95 % interval. A
+    missing run keeps its row, with no numbers.
+    """
+    subsets = [
+        subset
+        for subset in SUBSETS
+        if any(subset in m["subsets"] for m in metrics.values() if m)
+    ]
+    columns = ["run", "kind", "backbone", "head"]
+    for subset in subsets:
+        for score in _SCORES:
+            column = f"{subset}_{score}_pct"
+            bare = score == "calibration_error"
+            columns += [column] if bare else _with_bounds(column)
+    columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
+    columns += ["images_per_second"]
+    table = pd.DataFrame([_row(run, m) for run, m in metrics.items()], columns=columns)
+    return table.astype({"parameters": "Int64"})
+
+
+def _row(run, metrics):
+    if metrics is None:
+        return {"run": run, "kind": "missing"}
+    row = {"run": run} | {key: metrics[key] for key in ("kind", "backbone", "head")}
+    for subset, scores in metrics["subsets"].items():
+        for score in _SCORES:
+            _put(row, f"{subset}_{score}_pct", scores[score])
+    accuracies = {
+        subset: scores["accuracy"]["value"]
+        for subset, scores in metrics["subsets"].items()
+    }
+    if {"test", "test_augmented"} <= accuracies.keys():
+        row["gap_points"] = 100 * (accuracies["test"] - accuracies["test_augmented"])
+    if cost := metrics["cost"]:
+        row |= {key: cost[key] for key in _COST}
+        row["training_seconds"] = sum(p["seconds"] for p in cost["phases"].values())
+    return row
+
+
+_COST = ("parameters", "peak_memory_mib", "images_per_second")
+
+
+def _with_bounds(column):
+    return [column, f"{column}_low", f"{column}_high"]
+
+
+def _put(row, column, score):
+    """Put a score into `row` in %, with its interval where it has one."""
+    if isinstance(score, dict):
+        row[column] = 100 * score["value"]
+        row[f"{column}_low"] = 100 * score["low"]
+        row[f"{column}_high"] = 100 * score["high"]
+    else:
+        row[column] = 100 * score
+
+
+def best_run(metrics, select_by):
+    """Name the run, controls aside, with the highest accuracy on subset `select_by`.
+
+    Of equals the first wins, which is the simpler head in grid order; None when no run
+    has been evaluated on that subset.
+    """
+    candidates = {
+        run: m["subsets"][select_by]["accuracy"]["value"]
+        for run, m in metrics.items()
+        if m and m["kind"] != "control" and select_by in m["subsets"]
+    }
+    return max(candidates, key=candidates.get, default=None)
+
+
+def best_heads_table(metrics, select_by, published=None):
+    """Build the study's table 2: each CNN, and each backbone under its best head.
+
+    The best head has the highest accuracy on subset `select_by` (of equals the first of
+    `metrics`). `published` is `published.published_heads()`, whose accuracies (%) then
+    stand beside ours, whichever head the study found best.
+    """
+    models = {}
+    for run, m in metrics.items():
+        if m and m["kind"] != "control":
+            models.setdefault(m["backbone"] or run, {})[run] = m
+    rows = []
+    for model, runs in models.items():
+        best = best_run(runs, select_by)
+        if best is None:
+            continue
+        row = {"model": model, "run": best, "head": runs[best]["head"]}
+        for subset in ("test", "test_augmented"):
+            if subset in runs[best]["subsets"]:
+                accuracy = runs[best]["subsets"][subset]["accuracy"]
+                _put(row, f"{subset}_accuracy_pct", accuracy)
+        rows.append(row)
+    columns = ["model", "run", "head", *_with_bounds("test_accuracy_pct")]
+    columns += _with_bounds("test_augmented_accuracy_pct")
+    table = pd.DataFrame(rows, columns=columns)
+    if published is None:
+        return table
+    theirs = published.drop(columns="run").assign(
+        model=published["backbone"].where(published["backbone"] != "", published["run"])
+    )
+    theirs = theirs.rename(
+        columns={
+            "head": "published_head",
+            "test": "published_test_pct",
+            "test_augmented": "published_test_augmented_pct",
+            "codabench": "published_codabench",
+        }
+    )
+    return table.merge(theirs, on="model", how="left")[
+        [
+            *("model", "run", "head", "published_head"),
+            *_with_bounds("test_accuracy_pct"),
+            "published_test_pct",
+            *_with_bounds("test_augmented_accuracy_pct"),
+            "published_test_augmented_pct",
+            "published_codabench",
+        ]
+    ]
+
+
+def shown(table):
+    """Turn a table into text for people: "92.5 (91.0-93.9)", units in the headings.
+
+    A value and its `_low` and `_high` become one column, what is missing a dash.
+    """
+    bounds = ("_low", "_high")
+    columns = {}
+    for name in table.columns:
+        if name.endswith(bounds):
+            continue
+        cells = [_text(value, name) for value in table[name]]
+        if f"{name}_low" in table:
+            cells = [
+                cell if cell == _DASH else f"{cell} ({low:.1f}-{high:.1f})"
+                for cell, low, high in zip(
+                    cells, table[f"{name}_low"], table[f"{name}_high"], strict=True
+                )
+            ]
+        columns[heading(name)] = cells
+    return pd.DataFrame(columns, dtype=object)
+
+
+def heading(name):
+    """Spell a column's name out: "test_accuracy_pct" becomes "test accuracy, %"."""
+    for subset, subset_name in SUBSET_NAMES.items():
+        for score, score_name in _SCORES.items():
+            if name == f"{subset}_{score}_pct":
+                return f"{subset_name} {score_name}, %"
+    return _HEADINGS.get(name, name)
+
+
+_HEADINGS = {
+    "gap_points": "test minus augmented, points",
+    "training_seconds": "training time",
+    "peak_memory_mib": "peak memory, MiB",
+    "images_per_second": "images/s",
+    "published_head": "published head",
+    "published_test_pct": "published test, %",
+    "published_test_augmented_pct": "published augmented test, %",
+    "published_codabench": "published Codabench, %",
+}
+
+
+def _text(value, column):
+    if value is None or pd.isna(value) or value == "":
+        return _DASH
+    if column.endswith(("_pct", "_points")):
+        return f"{value:z.1f}"
+    if column == "training_seconds":
+        return duration(value)
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}"
+
+
+def duration(seconds):
+    """Spell a duration: "48 s", "12 min 05 s", "3 h 20 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def write(table, stem):
+    """Write `stem`.csv with plain numbers, and .md and .tex with the text of `shown`.
+
+    The LaTeX needs the package booktabs. Markup in names is escaped in both.
+    """
+    write_table(f"{stem}.csv", table)
+    text = shown(table)
+    write_text(
+        f"{stem}.md",
+        text.map(_markdown).to_markdown(index=False, disable_numparse=True) + "\n",
+    )
+    styler = text.style.hide(axis="index").format(escape="latex")
+    styler = styler.format_index(axis="columns", escape="latex")
+    write_text(f"{stem}.tex", styler.to_latex(hrules=True))
+
+
+def _markdown(cell):
+    return cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def headline(table):
+    """Lay the grid table out for a terminal: aligned, at most 100 columns wide."""
+    columns = {"run": [_cut(run, 24) for run in table["run"]]}
+    for subset in ("test", "test_augmented"):
+        if f"{subset}_accuracy_pct" in table:
+            text = shown(table[_with_bounds(f"{subset}_accuracy_pct")]).iloc[:, 0]
+            columns[f"{SUBSET_NAMES[subset]} %"] = list(text)
+    for title, name in (("params", "parameters"), ("train time", "training_seconds")):
+        columns[title] = [_text(value, name) for value in table[name]]
+    widths = {title: max(map(len, [title, *c])) for title, c in columns.items()}
+    lines = [[*columns], *zip(*columns.values(), strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(
+                zip(line, widths.values(), strict=True)
+            )
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _cut(text, width):
+    return text if len(text) <= width else text[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def aggregate(metrics, out, select_by, published):
+    """Write every table over all runs.
+
+    `metrics` lists the paths of metrics.json; `out` holds the paths `grid`, `best_heads`
+    (CSV; Markdown and LaTeX go beside them) and `headline`; with `published` the study's
+    numbers stand beside ours.
+    """
+    loaded = load_metrics(metrics)
+    grid = grid_table(loaded)
+    write(grid, Path(out["grid"]).with_suffix(""))
+    theirs = published_heads() if published else None
+    best = best_heads_table(loaded, select_by, theirs)
+    write(best, Path(out["best_heads"]).with_suffix(""))
+    write_text(out["headline"], headline(grid) + "\n")

@@ -1,0 +1,12 @@
+"""Draw the demonstration's blood smears."""
+
+from hemagrid.logs import job
+from hemagrid.smears import write_smears
+
+with job(snakemake.log[0]):
+    write_smears(
+        snakemake.output.folder,
+        **snakemake.params.settings,
+        image_size=snakemake.params.image_size,
+        seed=snakemake.params.seed,
+    )

@@ -1,0 +1,251 @@
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hemagrid import charts
+from hemagrid.evaluation import evaluate, write_predictions
+from hemagrid.files import write_json, write_table
+from hemagrid.report import write_report
+from hemagrid.tables import grid_table, load_metrics
+
+MARKUP = '<script>alert("x")</script> & co'
+NAMES = ["basophil", "ig", MARKUP]
+RUNS = {
+    "baseline_cnn": ("cnn", None, None, 0.6),
+    "vgg16_cfg1": ("transfer", "vgg16", "cfg1", 0.9),
+    "random_labels": ("control", None, None, 0.0),
+}
+
+
+class Page(HTMLParser):
+    """Collects the tags and the attribute values that would load something."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.loads = [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [
+            value
+            for name, value in attrs
+            if name in ("src", "srcset", "data", "poster")
+            or (tag, name) == ("link", "href")
+        ]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=120)
+    for run, (kind, backbone, head, skill) in RUNS.items():
+        folder = root / run
+        drawn = rng.integers(3, size=120)
+        predicted = np.where(rng.random(120) < skill, labels, drawn)
+        one_hot = np.eye(3)[predicted]
+        groups = np.arange(120)
+        write_predictions(
+            folder / "predictions.npz",
+            NAMES,
+            {s: (labels, one_hot, groups) for s in ("val", "test", "test_augmented")},
+        )
+        cost = {
+            "device": "CPU",
+            "backend": "tensorflow",
+            "parameters": 1000,
+            "images_per_second": 50.0,
+            "peak_memory_mib": 300.0,
+            "phases": {"training": {"epochs": 3, "seconds": 12.0}},
+        }
+        content, confusion = evaluate(
+            folder / "predictions.npz",
+            run=run,
+            kind=kind,
+            backbone=backbone,
+            head=head,
+            cost=None if kind == "control" else cost,
+            bootstrap=50,
+            calibration_bins=15,
+            seed=42,
+        )
+        write_json(folder / "metrics.json", content)
+        write_table(folder / "confusion_matrix.csv", confusion)
+        history = None
+        if kind != "control":
+            history = folder / "history.csv"
+            write_table(history, a_history())
+        charts.write_run_charts(
+            folder / "confusion_matrix.csv",
+            history,
+            folder / "confusion_matrix.svg",
+            folder / "learning_curves.svg",
+        )
+    group = {"size": 2, "ids": [1, 2], "classes": ["ig", MARKUP]}
+    listing = {
+        "count": 1,
+        "examples": [group | {"outcome": f"kept image 1 as {MARKUP}"}],
+    }
+    write_json(
+        root / "audit.json",
+        {
+            "settings": {"near_duplicate_distance": 4, "label_conflicts": "keep_first"},
+            "counts": {
+                "found": 1234,
+                "skipped": 1,
+                "images": 1233,
+                "duplicates_removed": 33,
+                "conflicts_removed": 0,
+                "kept": 1200,
+                "near_groups": 1,
+                "near_images": 2,
+                "label_conflicts": 1,
+            },
+            "classes": [
+                {"class": c, "found": 411, "kept": 400}
+                | {"train": 240, "val": 80, "test": 80}
+                for c in NAMES
+            ],
+            "exact_groups": listing,
+            "near_groups": listing,
+            "label_conflicts": listing,
+            "skipped": {
+                "count": 1,
+                "examples": [{"source": f"{MARKUP}/cut.png", "reason": "truncated"}],
+            },
+        },
+    )
+    Image.new("RGB", (40, 20), "purple").save(root / "contact_sheet.png")
+    return root
+
+
+def a_history():
+    return pd.DataFrame(
+        {
+            "phase": ["feature_extraction"] * 2 + ["finetune_top"],
+            "epoch": [1, 2, 1],
+            "loss": [1.0, 0.8, 0.7],
+            "accuracy": [0.5, 0.6, 0.7],
+            "val_loss": [1.1, 0.9, 0.8],
+            "val_accuracy": [0.4, 0.5, 0.6],
+            "learning_rate": [1e-3, 1e-3, 1e-4],
+            "seconds": [1.0, 1.0, 2.0],
+            "best": [False, True, True],
+        }
+    )
+
+
+def report(
+    study, out, *, runs=RUNS, select_by="val", weights="imagenet", published=True
+):
+    figures = {}
+    for run in runs:
+        curves = study / run / "learning_curves.svg"
+        figures[run] = (
+            study / run / "confusion_matrix.svg",
+            curves if curves.exists() else None,
+        )
+    write_report(
+        out,
+        metrics=[study / run / "metrics.json" for run in runs],
+        figures=figures,
+        audit=study / "audit.json",
+        contact_sheet=study / "contact_sheet.png",
+        config={
+            "dataset": {"classes": NAMES},
+            "backbones": {"vgg16": {"weights": weights}},
+            "grid": {"backbones": ["vgg16"]},
+            "evaluation": {"bootstrap": 50},
+            "published": published,
+            "seed": 42,
+        },
+        versions={"python": "3.11", "hemagrid": "<b>0.1</b>"},
+        select_by=select_by,
+    )
+    return out.read_text(encoding="utf-8")
+
+
+def test_the_page_is_self_contained_and_runs_nothing(study, tmp_path):
+    html = report(study, tmp_path / "report.html")
+    page = Page(html)
+    assert page.loads and all(value.startswith("data:image/") for value in page.loads)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert "default-src 'none'" in html and "url(" not in html
+    # 1 of accuracy, 3 confusion matrices, 2 learning curves, balance, contact sheet.
+    assert page.tags.count("img") == 8
+
+
+def test_markup_in_names_is_text(study, tmp_path):
+    html = report(study, tmp_path / "report.html")
+    assert "<script" not in html and "<b>0.1" not in html
+    assert "&lt;script&gt;alert(" in html and "&lt;b&gt;0.1" in html
+    svg = (study / "vgg16_cfg1" / "confusion_matrix.svg").read_text()
+    root = ElementTree.fromstring(svg)
+    assert not [e for e in root.iter() if e.tag.endswith("script")]
+    assert "alert" in "".join(root.itertext())
+
+
+def test_numbers_are_those_of_the_metrics(study, tmp_path):
+    html = report(study, tmp_path / "report.html")
+    metrics = load_metrics([study / "vgg16_cfg1" / "metrics.json"])["vgg16_cfg1"]
+    for subset in ("test", "test_augmented"):
+        score = metrics["subsets"][subset]["accuracy"]
+        value, low, high = (f"{100 * score[k]:.1f}" for k in ("value", "low", "high"))
+        assert f"{value}&thinsp;%" in html
+        assert f"<td>{value} ({low}-{high})</td>" in html
+    recall = metrics["subsets"]["test"]["per_class"]["ig"]["recall"]
+    assert f"<td>{recall:.3f}</td>" in html
+    assert "1,200 are kept" in html and "published: 96.4 (cfg1)" in html
+
+
+def test_the_page_says_what_weakens_it(study, tmp_path):
+    honest = report(study, tmp_path / "a.html")
+    assert not re.search("Chosen on test|Random weights|Incomplete", honest)
+    html = report(
+        study,
+        tmp_path / "b.html",
+        runs=[*RUNS, "vgg16_cfg2"],
+        select_by="test_augmented",
+        weights="random",
+        published=False,
+    )
+    assert "Chosen on test images" in html
+    assert "vgg16 started from random weights" in html
+    assert "Missing: vgg16_cfg2" in html
+    assert "ublished" not in html.split("<pre>")[0].replace("published ones", "")
+
+
+def test_a_study_without_any_result_still_has_a_page(study, tmp_path):
+    html = report(study, tmp_path / "report.html", runs=["vgg16_cfg2"])
+    assert "No run has been evaluated" in html and "The data" in html
+
+
+def test_charts_show_what_they_are_given(study):
+    grid = grid_table(load_metrics([study / run / "metrics.json" for run in RUNS]))
+    drawn = "".join(
+        ElementTree.fromstring(charts.svg(charts.accuracy_chart(grid))).itertext()
+    )
+    assert all(run in drawn for run in RUNS) and "augmented test" in drawn
+    drawn = "".join(
+        ElementTree.fromstring(
+            charts.svg(charts.learning_curves(a_history()))
+        ).itertext()
+    )
+    assert "feature extraction" in drawn and "finetune top" in drawn
+
+
+def test_a_control_has_no_learning_curves(study):
+    assert not (study / "random_labels" / "learning_curves.svg").exists()
+    assert (study / "vgg16_cfg1" / "learning_curves.svg").exists()
+
+
+def test_a_failed_report_leaves_nothing(study, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        report(tmp_path / "nowhere", tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []

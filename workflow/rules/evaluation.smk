@@ -1,0 +1,85 @@
+"""From predictions to metrics and figures, without a deep-learning library.
+
+Needs: results/{run}/predictions.npz, cost.json, history.csv. Makes: results/{run}/
+metrics.json, confusion_matrix.csv and their pictures.
+"""
+
+
+rule evaluate:
+    input:
+        unpack(evaluation_inputs),
+    output:
+        metrics=ensure("results/{run}/metrics.json", non_empty=True),
+        confusion=ensure("results/{run}/confusion_matrix.csv", non_empty=True),
+    log:
+        "logs/evaluate/{run}.log",
+    benchmark:
+        "benchmarks/evaluate/{run}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(10),
+    params:
+        run=run_description,
+        settings=config["evaluation"],
+        seed=config["seed"],
+    message:
+        "Evaluating {wildcards.run}"
+    script:
+        "../../scripts/evaluate.py"
+
+
+rule plot_confusion:
+    input:
+        confusion="results/{run}/confusion_matrix.csv",
+    output:
+        figure=report(
+            "results/{run}/confusion_matrix.svg",
+            caption="../report/confusion_matrix.rst",
+            category="Runs",
+            subcategory="{run}",
+            labels={"figure": "confusion matrix", "run": "{run}"},
+        ),
+    log:
+        "logs/plot_confusion/{run}.log",
+    benchmark:
+        "benchmarks/plot_confusion/{run}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
+    message:
+        "Drawing the confusion matrix of {wildcards.run}"
+    script:
+        "../../scripts/plot_confusion.py"
+
+
+rule plot_history:
+    input:
+        history="results/{run}/history.csv",
+    output:
+        figure=report(
+            "results/{run}/learning_curves.svg",
+            caption="../report/learning_curves.rst",
+            category="Runs",
+            subcategory="{run}",
+            labels={"figure": "learning curves", "run": "{run}"},
+        ),
+    log:
+        "logs/plot_history/{run}.log",
+    benchmark:
+        "benchmarks/plot_history/{run}.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
+    message:
+        "Drawing the learning curves of {wildcards.run}"
+    script:
+        "../../scripts/plot_history.py"
