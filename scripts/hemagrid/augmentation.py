@@ -16,11 +16,10 @@ applied at a rate of 10/11; AugMix's range of operations, which excludes transla
 
 import hashlib
 import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from hemagrid import files, runtime
 from hemagrid.logs import progress
@@ -155,14 +154,13 @@ def augment_rows(images, plan, settings, seed, out):
             out[chunk] = np.clip(np.rint(result), 0, 255).astype("uint8")
 
 
-def _augment_shard(images_path, out_path, plan, shard, settings, seed):
-    """Fill the rows `shard` of the array at `out_path`, in a process of its own."""
+def _augment_shard(images, out, plan, rows, settings, seed):
+    """Fill the rows `rows` (a slice) of the array at `out`, in a process of its own."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    out = np.load(out_path, mmap_mode="r+")
-    filled = np.empty((len(shard), *out.shape[1:]), "uint8")
-    augment_rows(files.open_images(images_path), plan, settings, seed, filled)
-    out[shard] = filled
-    out.flush()
+    array = np.load(out, mmap_mode="r+")
+    shard = plan.iloc[rows].reset_index(drop=True)
+    augment_rows(files.open_images(images), shard, settings, seed, array[rows])
+    array.flush()
 
 
 def augment(images, splits, subset, settings, assignment, seed, shards, out):
@@ -208,15 +206,13 @@ def _plan(parents, copies, seed, assignment):
 
 def _in_processes(images, out, plan, settings, seed, shards):
     runtime.prepare(threads=1)
-    with ProcessPoolExecutor(shards, mp_context=get_context("spawn")) as pool:
-        jobs = []
-        for shard in np.array_split(np.arange(len(plan)), shards):
-            part = plan.iloc[shard].reset_index(drop=True)
-            jobs.append(
-                pool.submit(_augment_shard, images, out, part, shard, settings, seed)
-            )
-        for job in jobs:
-            job.result()
+    size = -(-len(plan) // shards)
+    Parallel(n_jobs=shards)(
+        delayed(_augment_shard)(
+            images, out, plan, slice(start, start + size), settings, seed
+        )
+        for start in range(0, len(plan), size)
+    )
 
 
 def originals(images, splits, split, out):

@@ -341,7 +341,7 @@ def _check_grid(config, schema):
             if name not in known:
                 yield (
                     f"grid.{section}[{index}]: found {_shown(name)}, expected an entry "
-                    f"of {section}: {', '.join(map(str, known)) or 'there is none'}"
+                    f"of {section}: {', '.join(_path([n]) for n in known) or 'there is none'}"
                     f"{_did_you_mean(name, map(str, known))}"
                 )
     runs = grid(config)

@@ -71,5 +71,8 @@ def write_table(path, table):
 
 
 def read_table(path):
-    """Read a CSV; empty text cells stay empty strings, class names such as "NA" survive."""
-    return pd.read_csv(path, keep_default_na=False, na_values={})
+    """Read a CSV; names and hashes stay text, even where all of them look like numbers."""
+    text = ["class_name", "source", "phash", "sha256", "true", "predicted", "policy"]
+    return pd.read_csv(
+        path, keep_default_na=False, dtype=dict.fromkeys(text, str)
+    )

@@ -20,6 +20,7 @@ def table_of(groups):
         rows += [(len(rows) + i, label, group) for i, label in enumerate(labels)]
     table = pd.DataFrame(rows, columns=["id", "label", "near_group"])
     table["class_name"] = "class " + table["label"].astype(str)
+    table["source"] = "a.npz[" + table["id"].astype(str) + "]"
     return table.assign(kept=True).astype({"near_group": "Int64"})
 
 
