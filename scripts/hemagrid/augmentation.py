@@ -156,7 +156,6 @@ def augment_rows(images, plan, settings, seed, out):
 
 def _augment_shard(images, out, plan, rows, settings, seed):
     """Fill the rows `rows` (a slice) of the array at `out`, in a process of its own."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     array = np.load(out, mmap_mode="r+")
     shard = plan.iloc[rows].reset_index(drop=True)
     augment_rows(files.open_images(images), shard, settings, seed, array[rows])
@@ -170,6 +169,8 @@ def augment(images, splits, subset, settings, assignment, seed, shards, out):
     `test_augmented` are the test images. `shards` processes share the work; the bytes are
     the same for any number of them.
     """
+    # Inherited by the processes. A GPU would give other pixels.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     split = {"test_augmented": "test"}.get(subset, subset)
     parents = files.read_table(splits).query("split == @split")
     table = _plan(parents, settings["copies"], seed, assignment)

@@ -29,8 +29,12 @@ def build_backbone(application, image_size):
 def _as_shipped(application, image_size, weights):
     """Build `keras.applications.<application>` without its classifier, pooled by mean."""
     constructor = getattr(keras.applications, application, None)
-    if constructor is None:
-        raise InputError(f"backbones: keras.applications has no {application!r}")
+    if not inspect.isfunction(constructor):
+        names = [name for name, _ in inspect.getmembers(keras.applications, callable)]
+        raise InputError(
+            f"backbones: application: found {application!r}, expected the name of a "
+            f"network in keras.applications, such as {_closest(application, names)}"
+        )
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     if "include_preprocessing" in inspect.signature(constructor).parameters:
         preprocessing = {"include_preprocessing": True, "input_tensor": pixels}
@@ -41,6 +45,10 @@ def _as_shipped(application, image_size, weights):
         include_top=False, weights=weights, pooling="avg", **preprocessing
     )
     return keras.Model(pixels, network.output, name=network.name)
+
+
+def _closest(found, names):
+    return ", ".join(difflib.get_close_matches(found, names, n=5, cutoff=0))
 
 
 def _is_depthwise(layer):
@@ -86,17 +94,18 @@ def imagenet_backbone(application, image_size):
 
     Raises InputError with directions when they cannot be fetched.
     """
+    backbone = build_backbone(application, image_size)
     try:
         shipped = _as_shipped(application, image_size, weights="imagenet")
     except Exception as error:
         folder = Path(keras.config.keras_home()) / "models"
         raise InputError(
             f"ImageNet weights of {application}: {error}\n"
-            "Keras fetches them from the address above and needs a network for it. On a "
-            f"machine without one, put the file of that name into {folder} and run again, "
-            "or set `weights: random` or a path to a .weights.h5 file for this backbone."
+            'Keras fetches them from the address in this job\'s log ("Downloading data '
+            'from ...") and needs a network for it. On a machine without one, put the '
+            f"file of that name into {folder} and run again, or set `weights: random` or "
+            "a path to a .weights.h5 file for this backbone."
         ) from error
-    backbone = build_backbone(application, image_size)
     _copy_weights(shipped, backbone)
     return backbone
 
@@ -184,12 +193,17 @@ def cut_backbone(backbone, boundary):
     """
     names = [layer.name for layer in backbone.layers]
     if boundary not in names:
-        close = difflib.get_close_matches(boundary, names, n=5, cutoff=0)
         raise InputError(
             f"backbones: top: found {boundary!r}, expected the name of a layer of "
-            f"{backbone.name}, such as {', '.join(close)}"
+            f"{backbone.name}, such as {_closest(boundary, names)}"
         )
     cut = backbone.get_layer(boundary).output
     trunk = keras.Model(backbone.input, cut, name="trunk")
-    top = keras.Model(cut, backbone.output, name="top")
+    try:
+        top = keras.Model(cut, backbone.output, name="top")
+    except ValueError as error:
+        raise InputError(
+            f"backbones: top: found {boundary!r}, which a shortcut of {backbone.name} "
+            "bypasses, expected a layer that everything passes, such as the end of a block"
+        ) from error
     return trunk, top

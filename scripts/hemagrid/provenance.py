@@ -16,7 +16,9 @@ def write_config(config, path):
 
 def write_versions(path):
     """Write Python, machine, Keras backend and every installed package with its version."""
-    packages = {d.metadata["Name"].lower(): d.version for d in distributions()}
+    # What is left of a half-removed package has no name.
+    named = [d for d in distributions() if d.metadata["Name"]]
+    packages = {d.metadata["Name"].lower(): d.version for d in named}
     files.write_json(
         path,
         {

@@ -126,10 +126,11 @@ class Trainer:
             }
             self.history.append(row)
             self._report(phase, row)
-            if not np.isfinite(row["loss"]):
+            if not np.isfinite([row["loss"], val_loss]).all():
                 raise InputError(
-                    f"{self.run}: {phase.name} epoch {epoch}: the loss is {row['loss']}; "
-                    f"lower the learning rate (now {phase.learning_rate:g})"
+                    f"{self.run}: {phase.name} epoch {epoch}: found a loss of "
+                    f"{row['loss']} and a val_loss of {val_loss}, expected numbers; lower "
+                    f"the learning rate (now {phase.learning_rate:g})"
                 )
             if self._improves(row):
                 best_weights, waited, best_row = model.get_weights(), 0, row

@@ -26,6 +26,16 @@ rule aggregate:
         best_heads_md="results/tables/best_heads.md",
         best_heads_tex="results/tables/best_heads.tex",
         headline="results/tables/headline.txt",
+    log:
+        "logs/aggregate.log",
+    benchmark:
+        "benchmarks/aggregate.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 1
+    resources:
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         select_by=config["tuning"]["select_by"],
         published=config["published"],
