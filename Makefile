@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 LOCK ?= envs/cpu.lock
-CORES ?= 2
+CORES ?= all
 VENV := .venv
 SNAKEMAKE := $(VENV)/bin/snakemake --logger rich
 # Nothing is written outside the repository.
@@ -19,7 +19,7 @@ help:
 
 demo: venv
 	@$(SNAKEMAKE) --directory demo --configfile config/demo.yaml \
-		--cores $(CORES) --resources mem_mb=7000
+		--cores $(CORES) --resources mem_mb=7000 --rerun-incomplete
 	@cat demo/results/tables/headline.txt
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 

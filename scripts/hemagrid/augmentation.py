@@ -89,7 +89,10 @@ def _policy_functions(settings, image_shape):
             return sample / tf.reduce_sum(sample, axis=-1, keepdims=True)
 
         def _sample_from_beta(self, alpha, beta):
-            first, second = self._gamma(tf.constant(alpha)), self._gamma(tf.constant(beta))
+            first, second = (
+                self._gamma(tf.constant(alpha)),
+                self._gamma(tf.constant(beta)),
+            )
             return first / (first + second)
 
     def draw_from_generator(layer):
@@ -169,10 +172,11 @@ def augment(images, splits, subset, settings, assignment, seed, shards, out):
     `test_augmented` are the test images. `shards` processes share the work; the bytes are
     the same for any number of them.
     """
-    # Inherited by the processes. A GPU would give other pixels.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # Inherited by the processes. keras-cv works on TensorFlow alone, whatever backend the
+    # networks run on, and a GPU would give other pixels.
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     split = {"test_augmented": "test"}.get(subset, subset)
-    parents = files.read_table(splits).query("split == @split")
+    parents = _members(splits, split)
     table = _plan(parents, settings["copies"], seed, assignment)
     size = files.open_images(images).shape[1:]
     with files.new_array(out["images"], (len(table), *size), "uint8") as array:
@@ -181,7 +185,9 @@ def augment(images, splits, subset, settings, assignment, seed, shards, out):
         else:
             array.flush()
             _in_processes(images, array.filename, table, settings, seed, shards)
-        table["sha256"] = [hashlib.sha256(image.tobytes()).hexdigest() for image in array]
+        table["sha256"] = [
+            hashlib.sha256(image.tobytes()).hexdigest() for image in array
+        ]
     files.write_table(out["table"], table)
     progress(f"{subset}: {len(table)} copies of {len(parents)} images")
 
@@ -216,11 +222,19 @@ def _in_processes(images, out, plan, settings, seed, shards):
     )
 
 
+def _members(splits, split):
+    """Read the rows of splits.csv that belong to `split`."""
+    table = files.read_table(splits)
+    return table[table["split"] == split]
+
+
 def originals(images, splits, split, out):
     """Write the untouched images of a split: `out["images"]` and `out["table"]`."""
-    rows = files.read_table(splits).query("split == @split")
+    rows = _members(splits, split)
     pixels = files.open_images(images)
-    with files.new_array(out["images"], (len(rows), *pixels.shape[1:]), "uint8") as array:
+    with files.new_array(
+        out["images"], (len(rows), *pixels.shape[1:]), "uint8"
+    ) as array:
         for position, id_ in enumerate(rows["id"]):
             array[position] = pixels[id_]
         digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in array]

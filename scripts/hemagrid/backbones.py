@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import inspect
+import os
 from pathlib import Path
 
 import keras
@@ -98,10 +99,10 @@ def imagenet_backbone(application, image_size):
     try:
         shipped = _as_shipped(application, image_size, weights="imagenet")
     except Exception as error:
-        folder = Path(keras.config.keras_home()) / "models"
+        folder = Path(os.environ.get("KERAS_HOME", "~/.keras"), "models")
         raise InputError(
             f"ImageNet weights of {application}: {error}\n"
-            'Keras fetches them from the address in this job\'s log ("Downloading data '
+            "Keras fetches them from the address in this job's log (\"Downloading data "
             'from ...") and needs a network for it. On a machine without one, put the '
             f"file of that name into {folder} and run again, or set `weights: random` or "
             "a path to a .weights.h5 file for this backbone."
@@ -147,7 +148,9 @@ def random_backbone(application, images, seed):
     return backbone
 
 
-def write_weights(out, settings, image_size, seed, images=None, splits=None, weights=None):
+def write_weights(
+    out, settings, image_size, seed, images=None, splits=None, weights=None
+):
     """Write a backbone's starting weights (`.weights.h5`), in our layout.
 
     `settings` holds `application` and `weights`: "imagenet", "random" (then `images` and

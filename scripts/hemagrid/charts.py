@@ -4,14 +4,15 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from hemagrid.evaluation import SUBSETS
 from hemagrid.files import write_text
-from hemagrid.tables import SUBSET_NAMES
+from hemagrid.predictions import SUBSET_NAMES
 
 # Okabe & Ito's colours (Color Universal Design, 2008): told apart by every kind of
 # colour vision. Marks differ in shape or dash as well.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-_SUBSET_COLOURS = dict(zip(SUBSETS, (_PURPLE, _BLUE, _ORANGE, _GREEN), strict=True))
+_SUBSET_COLOURS = dict(
+    zip(SUBSET_NAMES, (_PURPLE, _BLUE, _ORANGE, _GREEN), strict=True)
+)
 
 
 def svg(chart):
@@ -27,7 +28,7 @@ def save(chart, path_svg):
 def confusion_matrices(confusion):
     """Draw the confusion matrices of every test subset of one run, side by side."""
     subsets = [
-        s for s in SUBSETS if s != "val" and s in set(confusion["subset"])
+        s for s in SUBSET_NAMES if s != "val" and s in set(confusion["subset"])
     ] or list(confusion["subset"].unique())
     return _styled(alt.hconcat(*(confusion_chart(confusion, s) for s in subsets)))
 

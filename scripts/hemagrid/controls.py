@@ -5,8 +5,8 @@ import zlib
 import numpy as np
 
 from hemagrid.errors import InputError
-from hemagrid.evaluation import write_predictions
 from hemagrid.files import read_table
+from hemagrid.predictions import write_predictions
 from hemagrid.sources import class_names
 
 

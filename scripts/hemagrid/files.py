@@ -73,6 +73,4 @@ def write_table(path, table):
 def read_table(path):
     """Read a CSV; names and hashes stay text, even where all of them look like numbers."""
     text = ["class_name", "source", "phash", "sha256", "true", "predicted", "policy"]
-    return pd.read_csv(
-        path, keep_default_na=False, dtype=dict.fromkeys(text, str)
-    )
+    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text, str))

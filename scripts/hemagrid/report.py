@@ -9,6 +9,7 @@ import yaml
 
 from hemagrid import charts, tables
 from hemagrid.files import read_json, write_text
+from hemagrid.predictions import SUBSET_NAMES
 from hemagrid.published import published_heads
 
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -59,11 +60,11 @@ def write_report(
     html = environment.get_template("report.html.j2").render(
         best=_best(best, loaded, best_heads),
         rivals=_rivals(best, loaded, select_by),
-        select_by=tables.SUBSET_NAMES[select_by],
+        select_by=SUBSET_NAMES[select_by],
         selected_on_test=select_by.startswith("test"),
         missing=[run for run, m in loaded.items() if m is None],
         random_backbones=_random_backbones(settings),
-        subset_names=tables.SUBSET_NAMES,
+        subset_names=SUBSET_NAMES,
         grid=tables.shown(grid[_columns(grid)]),
         full_grid=tables.shown(grid),
         best_heads=tables.shown(best_heads.drop(columns="run")),
@@ -115,7 +116,7 @@ def _best(run, metrics, best_heads):
         "run": run,
         "scores": [
             {
-                "name": tables.SUBSET_NAMES[subset],
+                "name": SUBSET_NAMES[subset],
                 "n": subsets[subset]["n"],
                 "accuracy": subsets[subset]["accuracy"],
                 "published": _number(row.get(f"published_{subset}_pct")),

@@ -4,16 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from hemagrid.evaluation import SUBSETS
 from hemagrid.files import read_json, write_table, write_text
+from hemagrid.predictions import SUBSET_NAMES
 from hemagrid.published import published_heads
 
-SUBSET_NAMES = {
-    "val": "validation",
-    "test": "test",
-    "test_augmented": "augmented test",
-    "external": "external",
-}
 _SCORES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -43,7 +37,7 @@ def grid_table(metrics):
     """
     subsets = [
         subset
-        for subset in SUBSETS
+        for subset in SUBSET_NAMES
         if any(subset in m["subsets"] for m in metrics.values() if m)
     ]
     columns = ["run", "kind", "backbone", "head"]

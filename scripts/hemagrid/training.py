@@ -13,11 +13,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from hemagrid import backbones, evaluation, features, files, runtime
+from hemagrid import backbones, features, files, runtime
 from hemagrid.cnns import build_cnn
 from hemagrid.errors import InputError
 from hemagrid.heads import build_head
 from hemagrid.logs import progress
+from hemagrid.predictions import write_predictions
 from hemagrid.sources import class_names
 
 OPTIMIZERS = {
@@ -227,7 +228,9 @@ class TransferModel:
         cut = keras.Input(self.top.input.shape[1:], name="activations")
         pixels = keras.Input(backbone.input.shape[1:], name="pixels")
         self.from_embeddings = self.head
-        self.from_activations = keras.Model(cut, self.head(self.top(cut, training=False)))
+        self.from_activations = keras.Model(
+            cut, self.head(self.top(cut, training=False))
+        )
         self.from_images = keras.Model(
             pixels, self.head(backbone(pixels, training=False)), name="classifier"
         )
@@ -291,9 +294,9 @@ def train_transfer(run, settings, weights, inputs, labels, image_size, classes):
 def write_results(model, trainer, subsets, names, out):
     """Predict every subset and write a run's files.
 
-    `subsets` is {name: (images uint8, labels, groups)}, `names` the classes; `out` holds the paths `model`,
-    `history`, `predictions` and `cost`. The saved model takes pixels 0-255 and carries no
-    optimizer state.
+    `subsets` is {name: (images uint8, labels, groups)}, `names` the classes; `out` holds
+    the paths `model`, `history`, `predictions` and `cost`. The saved model takes pixels
+    0-255 and carries no optimizer state.
     """
     predictions, seconds, images = {}, 0.0, 0
     for name, (inputs, labels, groups) in subsets.items():
@@ -303,7 +306,7 @@ def write_results(model, trainer, subsets, names, out):
         predictions[name] = (labels, features.predict(model, inputs), groups)
         seconds += time.perf_counter() - started
         images += len(inputs)
-    evaluation.write_predictions(out["predictions"], names, predictions)
+    write_predictions(out["predictions"], names, predictions)
     files.write_table(out["history"], pd.DataFrame(trainer.history))
     files.write_json(
         out["cost"],
@@ -329,7 +332,9 @@ def train_run(run, settings, inputs, out):
     `weights`, `embeddings_{train,val}` and `activations_{train,val}`. `out` is as in
     `write_results`. Raises InputError when files do not fit each other.
     """
-    subsets = [name.removeprefix("table_") for name in inputs if name.startswith("table_")]
+    subsets = [
+        name.removeprefix("table_") for name in inputs if name.startswith("table_")
+    ]
     tables = {name: files.read_table(inputs[f"table_{name}"]) for name in subsets}
     images = {name: files.open_images(inputs[f"images_{name}"]) for name in subsets}
     labels = {name: table["label"].to_numpy() for name, table in tables.items()}
@@ -363,5 +368,6 @@ def train_run(run, settings, inputs, out):
 
 def _pair(inputs, kind):
     return tuple(
-        np.load(inputs[f"{kind}_{subset}"], mmap_mode="r") for subset in ("train", "val")
+        np.load(inputs[f"{kind}_{subset}"], mmap_mode="r")
+        for subset in ("train", "val")
     )

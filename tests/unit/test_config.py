@@ -495,9 +495,9 @@ def test_settings_of_a_cnn():
             "batch_norm": True,
             "dropout": 0.3,
             "dense_dropout": 0.4,
-            "learning_rate": 1e-3,
-            "epochs": 30,
-            "patience": 5,
+            "learning_rate": 3e-4,
+            "epochs": 20,
+            "patience": 4,
             "batch_size": 64,
         },
         "training": {

@@ -20,14 +20,19 @@ def subsets(tmp_path):
         write_table(
             paths[subset],
             pd.DataFrame(
-                {"id": range(n), "label": labels, "parent_id": np.arange(n) // 2 + 50}
+                {
+                    "id": range(n),
+                    "label": labels,
+                    "class_name": np.array(NAMES)[labels],
+                    "parent_id": np.arange(n) // 2 + 50,
+                }
             ),
         )
     return paths
 
 
 def evaluated(name, subsets, out):
-    write_control(name, subsets["train"], {"test": subsets["test"]}, NAMES, 42, out)
+    write_control(name, {key: subsets[key] for key in ("train", "test")}, 42, out)
     content, _ = evaluate(
         out,
         run=name,
@@ -77,6 +82,6 @@ def test_a_subsets_random_labels_do_not_depend_on_the_others():
 
 def test_an_unknown_control_is_refused(tmp_path, subsets):
     with pytest.raises(InputError, match="majority_class, random_labels"):
-        write_control("coin", subsets["train"], {}, NAMES, 42, tmp_path / "p.npz")
+        write_control("coin", {"train": subsets["train"]}, 42, tmp_path / "p.npz")
     assert not (tmp_path / "p.npz").exists()
     assert list(CONTROLS) == ["majority_class", "random_labels"]

@@ -16,11 +16,10 @@ from hemagrid.evaluation import (
     calibration_error,
     evaluate,
     macro_f1,
-    read_predictions,
     resampled_confusions,
-    write_predictions,
 )
 from hemagrid.files import write_json
+from hemagrid.predictions import read_predictions, write_predictions
 
 NAMES = ["basophil", "ig", "platelet"]
 

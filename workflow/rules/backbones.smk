@@ -15,6 +15,7 @@ rule backbone_weights:
         "logs/backbone_weights/{backbone}.log",
     benchmark:
         "benchmarks/backbone_weights/{backbone}.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -85,7 +85,7 @@ def bloodmnist_archive():
 
 
 def dataset_source():
-    """What rule acquire_dataset reads: a file or folder, made by a rule or the user's."""
+    """What acquire_dataset reads: a file or folder, made by a rule or the user's."""
     settings = config["dataset"]
     if settings["source"] == "bloodmnist":
         return bloodmnist_archive()
@@ -101,7 +101,7 @@ def dataset_settings():
 
 
 def acquired_files():
-    """The outputs of rule acquire_dataset; BloodMNIST brings an external test set along."""
+    """The outputs of acquire_dataset; BloodMNIST brings an external test set along."""
     files = {
         "images": "results/dataset/images.npy",
         "samples": "results/dataset/samples.csv",

@@ -12,6 +12,7 @@ rule fetch_bloodmnist:
         "logs/fetch_bloodmnist.log",
     benchmark:
         "benchmarks/fetch_bloodmnist.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -33,6 +34,7 @@ rule smears:
         "logs/smears.log",
     benchmark:
         "benchmarks/smears.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -58,6 +60,7 @@ rule acquire_dataset:
         "logs/acquire_dataset.log",
     benchmark:
         "benchmarks/acquire_dataset.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -103,6 +106,7 @@ rule deduplicate:
         "logs/deduplicate.log",
     benchmark:
         "benchmarks/deduplicate.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -127,6 +131,7 @@ rule split:
         "logs/split.log",
     benchmark:
         "benchmarks/split.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -153,6 +158,7 @@ rule audit:
         "logs/audit.log",
     benchmark:
         "benchmarks/audit.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -31,38 +31,19 @@ rule evaluate:
         "../../scripts/evaluate.py"
 
 
-rule plot_confusion:
+rule plot_run:
     input:
         confusion="results/{run}/confusion_matrix.csv",
+        history="results/{run}/history.csv",
     output:
-        figure=report(
+        confusion=report(
             "results/{run}/confusion_matrix.svg",
             caption="../report/confusion_matrix.rst",
             category="Runs",
             subcategory="{run}",
             labels={"figure": "confusion matrix", "run": "{run}"},
         ),
-    log:
-        "logs/plot_confusion/{run}.log",
-    benchmark:
-        "benchmarks/plot_confusion/{run}.tsv"
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 1
-    resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
-    message:
-        "Drawing the confusion matrix of {wildcards.run}"
-    script:
-        "../../scripts/plot_confusion.py"
-
-
-rule plot_history:
-    input:
-        history="results/{run}/history.csv",
-    output:
-        figure=report(
+        curves=report(
             "results/{run}/learning_curves.svg",
             caption="../report/learning_curves.rst",
             category="Runs",
@@ -70,9 +51,9 @@ rule plot_history:
             labels={"figure": "learning curves", "run": "{run}"},
         ),
     log:
-        "logs/plot_history/{run}.log",
+        "logs/plot_run/{run}.log",
     benchmark:
-        "benchmarks/plot_history/{run}.tsv"
+        "benchmarks/plot_run/{run}.tsv"
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -80,6 +61,6 @@ rule plot_history:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     message:
-        "Drawing the learning curves of {wildcards.run}"
+        "Drawing confusion matrices and learning curves of {wildcards.run}"
     script:
-        "../../scripts/plot_history.py"
+        "../../scripts/plot_run.py"

@@ -30,6 +30,7 @@ rule aggregate:
         "logs/aggregate.log",
     benchmark:
         "benchmarks/aggregate.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -116,6 +117,7 @@ rule provenance:
         "logs/provenance.log",
     benchmark:
         "benchmarks/provenance.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -150,6 +152,7 @@ rule report:
         "logs/report.log",
     benchmark:
         "benchmarks/report.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -1,0 +1,269 @@
+"""What is planned, from dry runs alone, and what the workflow's source promises."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+LIBRARY = sorted((ROOT / "scripts" / "hemagrid").glob("*.py"))
+
+# Prints rule, mem_mb and runtime of every planned job, on the first and second attempt.
+RESOURCES = """
+import json, sys
+from pathlib import Path
+from snakemake.api import DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
+
+with SnakemakeApi(OutputSettings(dryrun=True)) as api:
+    workflow = api.workflow(
+        ResourceSettings(cores=1), snakefile=Path(sys.argv[1]), workdir=Path.cwd()
+    )
+    workflow.dag(DAGSettings()).execute_workflow(executor="dryrun")
+    jobs = []
+    for job in workflow._workflow.dag.jobs:
+        amounts = []
+        for attempt in (1, 2):
+            job.attempt = attempt
+            job.reset_params_and_resources()
+            amounts.append([job.resources.get(key) for key in ("mem_mb", "runtime")])
+        jobs.append([job.rule.name, *amounts])
+    print(json.dumps(jobs), file=sys.__stdout__)
+"""
+
+
+def rules():
+    """Map each rule's name to its directives, {directive: text}."""
+    found = {}
+    for file in RULE_FILES:
+        for block in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
+            name, body = block.split(":\n", 1)
+            parts = re.split(r"^    (\w+):", body, flags=re.M)
+            found[name] = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return found
+
+
+RULES = rules()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    return tmp_path_factory.mktemp("bare")
+
+
+@pytest.fixture(scope="module")
+def everything(bare, plan, in_folder):
+    """The plan of the whole study as published."""
+    return plan(bare, *in_folder(bare))
+
+
+def of_runs(planned, rule):
+    return {Path(path).parent.name for path in planned if planned[path] == rule}
+
+
+def test_a_bare_clone_plans_the_published_grid(clone, snakemake):
+    result = snakemake(clone, "-n", "--quiet", "reason")
+    assert result.returncode == 0, result.said
+    jobs = Counter(
+        {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", result.said, re.M)}
+    )
+    assert (jobs["train"], jobs["control"], jobs["evaluate"]) == (14, 2, 16)
+    assert (jobs["trunk"], jobs["embed"], jobs["backbone_weights"]) == (4, 4, 4)
+    assert jobs["fetch_bloodmnist"] == 1
+    assert not (clone / "results").exists()
+
+
+def test_the_published_grid_is_planned_run_by_run(everything):
+    transfer = {
+        f"{backbone}_cfg{head}"
+        for backbone in ("mobilenetv3", "efficientnetv2m", "convnext", "vgg16")
+        for head in (1, 2, 3)
+    }
+    trained = {"baseline_cnn", "regularized_cnn"} | transfer
+    controls = {"majority_class", "random_labels"}
+    assert of_runs(everything, "train") == trained
+    assert of_runs(everything, "control") == controls
+    assert of_runs(everything, "evaluate") == trained | controls
+    assert len(of_runs(everything, "train")) == 14
+
+
+def test_one_result_plans_only_what_it_needs(clone, plan):
+    planned = plan(clone, "results/convnext_cfg1/metrics.json")
+    assert planned == {
+        "resources/bloodmnist/bloodmnist_128.npz": "fetch_bloodmnist",
+        "results/dataset/images.npy": "acquire_dataset",
+        "results/dataset/samples.csv": "acquire_dataset",
+        "results/dataset/external.npy": "acquire_dataset",
+        "results/dataset/external.csv": "acquire_dataset",
+        "results/dataset/phash.csv": "fingerprint",
+        "results/dataset/duplicates.csv": "deduplicate",
+        "results/dataset/splits.csv": "split",
+        **{
+            f"results/dataset/{subset}.{kind}": "augment"
+            for subset in ("train", "val", "test_augmented")
+            for kind in ("npy", "csv")
+        },
+        "results/dataset/test.npy": "originals",
+        "results/dataset/test.csv": "originals",
+        "resources/weights/convnext.weights.h5": "backbone_weights",
+        "results/trunks/convnext/train.npy": "trunk",
+        "results/trunks/convnext/val.npy": "trunk",
+        "results/embeddings/convnext/train.npy": "embed",
+        "results/embeddings/convnext/val.npy": "embed",
+        **{
+            f"results/convnext_cfg1/{name}": "train"
+            for name in ("model.keras", "history.csv", "predictions.npz", "cost.json")
+        },
+        "results/convnext_cfg1/metrics.json": "evaluate",
+        "results/convnext_cfg1/confusion_matrix.csv": "evaluate",
+    }
+
+
+def test_a_cnn_needs_no_backbone(bare, plan, in_folder):
+    planned = plan(bare, *in_folder(bare), "results/baseline_cnn/metrics.json")
+    assert of_runs(planned, "train") == {"baseline_cnn"}
+    assert not {"backbone_weights", "trunk", "embed"} & set(planned.values())
+
+
+def test_no_flag_is_needed_to_run(clone, snakemake):
+    result = snakemake(clone, "results/provenance/config.yaml")
+    assert result.returncode == 0, result.said
+    used = yaml.safe_load((clone / "results/provenance/config.yaml").read_text())
+    assert used["dataset"]["source"] == "bloodmnist"
+
+
+def test_two_lines_switch_to_the_challenges_file(clone, plan):
+    config = clone / "config" / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    changed = []
+    for line in lines:
+        line = re.sub(r"^  source: \w+", "  source: npz", line)
+        changed.append(re.sub(r"^  path: \S+", "  path: challenge.npz", line))
+    assert sum(old != new for old, new in zip(lines, changed, strict=True)) == 2
+    config.write_text("".join(changed))
+    (clone / "challenge.npz").touch()
+
+    planned = plan(clone)
+    rules_planned = set(planned.values())
+    assert "acquire_dataset" in rules_planned
+    assert not {"fetch_bloodmnist", "smears"} & rules_planned
+    assert "results/dataset/external.npy" not in planned
+    assert len(of_runs(planned, "train")) == 14
+
+
+def test_another_head_and_another_backbone_are_config_entries(tmp_path, bare, plan, in_folder):
+    config = tmp_path / "more.yaml"
+    config.write_text(
+        "heads: {wide: {dense: [2048], batch_norm: true, dropout: [0.5],"
+        " learning_rate: 1.0e-3}}\n"
+        "backbones: {resnet50: {application: ResNet50, weights: imagenet,"
+        " top: conv4_block6_out}}\n"
+        "grid: {backbones: [resnet50], heads: [wide], cnns: []}\n"
+    )
+    planned = plan(bare, *in_folder(bare, config))
+    assert of_runs(planned, "train") == {"resnet50_wide"}
+    assert "resources/weights/resnet50.weights.h5" in planned
+
+
+def test_lint_is_clean(clone, snakemake):
+    result = snakemake(clone, "--lint")
+    assert result.returncode == 0, result.said
+    assert "in a good condition" in result.said
+
+
+def test_the_snakefile_reads_as_a_table_of_contents():
+    lines = (ROOT / "workflow" / "Snakefile").read_text().splitlines()
+    assert len(lines) <= 40
+    included = [line.split('"')[1] for line in lines if line.startswith("include:")]
+    assert included[0] == "rules/common.smk"
+    assert sorted(Path(path).name for path in included) == [f.name for f in RULE_FILES]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_says_all_of_itself(name):
+    rule = RULES[name]
+    expected = {"output", "log", "benchmark", "conda", "threads", "resources"}
+    assert expected | {"message", "script"} <= rule.keys()
+    assert {"shell", "run"}.isdisjoint(rule)
+    assert rule["script"].strip() == f'"../../scripts/{name}.py"'
+    assert (ROOT / "scripts" / f"{name}.py").exists()
+    # An entry that starts a line is named, spread from a mapping, or a function's.
+    for directive in ("input", "output"):
+        for entry in re.findall(r"^        (\S.*)", rule.get(directive, ""), re.M):
+            assert re.match(r"\w+=|\*\*|unpack\(|[)\]]", entry), entry
+
+
+def test_every_script_has_its_rule():
+    assert {script.stem for script in SCRIPTS} == RULES.keys()
+
+
+def test_a_second_attempt_gets_more(bare, environment):
+    result = subprocess.run(
+        [sys.executable, "-c", RESOURCES, ROOT / "workflow" / "Snakefile"],
+        cwd=bare,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    jobs = json.loads(result.stdout.splitlines()[-1])
+    assert {name for name, *_ in jobs} == RULES.keys() - {"smears"} | {"all"}
+    for name, first, second in jobs:
+        if name != "all":
+            assert all(0 < a < b for a, b in zip(first, second, strict=True)), name
+
+
+@pytest.mark.parametrize(
+    "file", [ROOT / "workflow" / "Snakefile", *RULE_FILES], ids=lambda file: file.name
+)
+def test_rules_hold_no_logic_and_no_platform(file):
+    text = file.read_text()
+    assert not re.search(r"\blambda\b", text)
+    assert not re.search(r"partition|account|slurm|/home/|qos", text, re.I)
+    if file.name != "common.smk":
+        assert not re.search(r"^\s*(def|if|for|while|import) ", text, re.M)
+
+
+def test_whatever_is_shown_has_caption_category_and_labels():
+    calls = []
+    for rule in RULES.values():
+        for call in re.findall(r"report\(\n(.*?)\n        \)", rule["output"], re.S):
+            calls.append(call)
+            caption = re.search(r'caption="\.\./(report/\w+\.rst)"', call)
+            assert caption, call
+            assert (ROOT / "workflow" / caption[1]).read_text().strip()
+            assert re.search(r"category=\"\w+\"", call), call
+            assert re.search(r"labels=\{\"\w+\": ", call), call
+    assert len(calls) == sum(file.read_text().count("report(\n") for file in RULE_FILES)
+    used = {re.search(r"(\w+\.rst)", call)[1] for call in calls} | {"workflow.rst"}
+    assert used == {path.name for path in (ROOT / "workflow/report").iterdir()}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_scripts_only_call_the_library(script):
+    tree = ast.parse(script.read_text())
+    logic = ast.If, ast.For, ast.While, ast.FunctionDef, ast.ClassDef, ast.Try, ast.Lambda
+    assert not [node for node in ast.walk(tree) if isinstance(node, logic)]
+    assert ast.get_docstring(tree)
+    assert isinstance(tree.body[-1], ast.With)
+
+
+@pytest.mark.parametrize("module", LIBRARY, ids=lambda module: module.stem)
+def test_the_library_knows_nothing_of_snakemake(module):
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+    assert "snakemake" not in names
