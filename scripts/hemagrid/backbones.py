@@ -22,9 +22,15 @@ def build_backbone(application, image_size):
     `application` is a name in `keras.applications`. Preprocessing is part of the model.
     Grouped convolutions with one channel per group become DepthwiseConv2D: the same sums
     in the same network, several times faster (keras.applications writes ConvNeXt's
-    depthwise convolutions as `Conv2D(groups=channels)`). Weights are random.
+    depthwise convolutions as `Conv2D(groups=channels)`). Weights are random. Dropout
+    inside the network (EfficientNet's) is off: backbones run in inference mode, but Keras
+    passes `training=True` on to a nested model that was called with `training=False`.
     """
-    return _with_depthwise_layers(_as_shipped(application, image_size, weights=None))
+    backbone = _with_depthwise_layers(_as_shipped(application, image_size, weights=None))
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    return backbone
 
 
 def _as_shipped(application, image_size, weights):

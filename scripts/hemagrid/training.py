@@ -227,7 +227,8 @@ class TransferModel:
         self.head = build_head(head, backbone.output.shape[-1], classes)
         cut = keras.Input(self.top.input.shape[1:], name="activations")
         pixels = keras.Input(backbone.input.shape[1:], name="pixels")
-        self.from_embeddings = self.head
+        # Not the head itself: it would carry its optimizer into the saved model.
+        self.from_embeddings = keras.Model(self.head.inputs, self.head.outputs)
         self.from_activations = keras.Model(
             cut, self.head(self.top(cut, training=False))
         )
@@ -299,9 +300,9 @@ def write_results(model, trainer, subsets, names, out):
     0-255 and carries no optimizer state.
     """
     predictions, seconds, images = {}, 0.0, 0
+    # The first batch may pay for tracing and is not timed.
+    features.predict(model, next(iter(subsets.values()))[0][:1])
     for name, (inputs, labels, groups) in subsets.items():
-        # The first batch pays for tracing and is not timed.
-        features.predict(model, inputs[: features.BATCH])
         started = time.perf_counter()
         predictions[name] = (labels, features.predict(model, inputs), groups)
         seconds += time.perf_counter() - started

@@ -496,7 +496,7 @@ def test_settings_of_a_cnn():
             "dropout": 0.3,
             "dense_dropout": 0.4,
             "learning_rate": 3e-4,
-            "epochs": 20,
+            "epochs": 10,
             "patience": 4,
             "batch_size": 64,
         },

@@ -1,0 +1,81 @@
+"""The pinned environments agree, and the set-up says in one line why it cannot work."""
+
+import importlib.util
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ENVS = Path(__file__).parents[2] / "envs"
+
+
+def pins(lock):
+    return dict(re.findall(r"^([a-z0-9._-]+)==([^\s\\]+)", lock, flags=re.MULTILINE))
+
+
+def test_the_conda_file_equals_the_lock():
+    conda = yaml.safe_load((ENVS / "cpu.yaml").read_text())["dependencies"]
+    packages = next(entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert dict(pin.split("==") for pin in packages) == pins((ENVS / "cpu.lock").read_text())
+
+
+def test_the_conda_file_is_made_from_the_lock():
+    spec = importlib.util.spec_from_file_location("made", ENVS / "conda_from_lock.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.conda_file((ENVS / "cpu.lock").read_text()) == (ENVS / "cpu.yaml").read_text()
+
+
+def test_the_lock_pins_every_requirement_with_a_hash():
+    lock = (ENVS / "cpu.lock").read_text()
+    names = re.findall(r"^([a-z][a-z0-9._-]+)", (ENVS / "requirements.in").read_text(), re.M)
+    assert set(names) <= set(pins(lock))
+    assert lock.count("==") <= lock.count("--hash=sha256:")
+    assert "://" not in re.sub(r"#.*", "", lock)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Run the check with a stand-in for python that answers as `script` says."""
+
+    def check(script, **environment):
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        return subprocess.run(
+            ["sh", ENVS / "check-machine.sh", python],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+        )
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("script", "needs", "told"),
+    [
+        ('[ "$1" = --version ] && echo Python 3.9.2; exit 1', "1", "Python 3.9.2 is too old"),
+        ('case "$2" in *venv*) exit 1;; esac', "1", "apt install python3-venv"),
+        ("exit 0", "999999999", "999999999 MiB are needed"),
+    ],
+)
+def test_one_line_says_why_the_set_up_cannot_work(machine, script, needs, told):
+    result = machine(script, HEMAGRID_NEEDS_MIB=needs)
+    assert result.returncode == 1
+    assert told in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_no_python_is_said_in_one_line():
+    result = subprocess.run(
+        ["sh", ENVS / "check-machine.sh", "no-such-python"], capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert "install Python 3.11" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_fit_machine_passes(machine):
+    assert machine("exit 0", HEMAGRID_NEEDS_MIB="1").returncode == 0

@@ -1,0 +1,434 @@
+"""One small study through real jobs: its files, their contracts, and what is made again."""
+
+import html
+import io
+import json
+import re
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+TRAINED = ["baseline_cnn", "regularized_cnn", "mobilenetv3_cfg1", "mobilenetv3_cfg2"]
+CONTROLS = ["majority_class", "random_labels"]
+SUBSETS = ["val", "test", "test_augmented"]
+PHASES = ["feature_extraction", "finetune_top", "finetune_all"]
+CLASSES = [
+    "basophil",
+    "eosinophil",
+    "erythroblast",
+    "ig",
+    "lymphocyte",
+    "monocyte",
+    "neutrophil",
+    "platelet",
+]
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def of_run(study, run, name):
+    return study.results / run / name
+
+
+# The study meets two accidents on its way: see the fixture.
+
+
+def test_a_killed_job_leaves_no_partial_output(study):
+    assert study.after_kill.returncode != 0
+    names = {path.name for path in study.files_after_kill}
+    assert "images.npy" in names
+    assert not {"train.npy", "train.csv"} & names
+
+
+def test_an_interrupted_study_goes_on_where_it_was(study):
+    assert study.after_interrupt.returncode != 0
+    kept = study.files_after_interrupt
+    assert study.results / "dataset" / "train.npy" in kept
+    assert not [path for path in kept if path.name in ("model.keras", "report.html")]
+    remade = [path for path, changed in kept.items() if study.files[path] != changed]
+    assert not remade
+
+
+def test_every_file_is_complete_or_absent(study):
+    # A killed process cannot clean up; all others did.
+    assert study.temporary <= study.litter
+    for path in study.files:
+        assert path.stat().st_size > 0
+        if path.suffix == ".npy":
+            assert np.load(path, mmap_mode="r").shape[0] > 0
+        elif path.suffix == ".npz":
+            assert zipfile.ZipFile(path).testzip() is None
+        elif path.suffix == ".json":
+            assert read(path)
+
+
+def test_nothing_is_written_elsewhere(study):
+    assert {path.name for path in study.folder.iterdir()} == {
+        ".snakemake",
+        "benchmarks",
+        "logs",
+        "resources",
+        "results",
+    }
+
+
+def test_every_job_has_a_log_and_a_benchmark(study):
+    for folder, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):
+        names = {
+            str(path.relative_to(study.folder / folder).with_suffix(""))
+            for path in (study.folder / folder).rglob(f"*{suffix}")
+        }
+        assert {f"train/{run}" for run in TRAINED} <= names
+        assert {f"evaluate/{run}" for run in TRAINED + CONTROLS} <= names
+        assert {"aggregate", "report", "trunk/mobilenetv3", "smears"} <= names
+
+
+# Contracts of the data.
+
+
+def test_the_audit_counts_what_the_smears_planted(study):
+    audit = read(study.results / "dataset" / "audit.json")
+    counts = audit["counts"]
+    # Per class 12; planted 3 copies, 2 near copies, 4 times one artefact, 1 text.
+    assert counts["skipped"] == 1
+    assert counts["images"] == 8 * 12 + 3 + 2 + 4
+    assert counts["found"] == counts["images"] + counts["skipped"]
+    assert counts["duplicates_removed"] == 3 + (4 - 1)
+    assert counts["kept"] == counts["images"] - counts["duplicates_removed"]
+    assert counts["label_conflicts"] == 1
+    assert counts["near_groups"] == 2
+    (conflict,) = audit["label_conflicts"]["examples"]
+    assert conflict["size"] == 4
+    assert set(conflict["labels"]) == set(CLASSES[:4])
+    (skipped,) = audit["skipped"]["examples"]
+    assert skipped["source"] == "basophil/broken.png"
+    assert [row["class"] for row in audit["classes"]] == CLASSES
+
+
+def test_near_duplicates_share_a_split_and_copies_their_parents(study):
+    dataset = study.results / "dataset"
+    splits = pd.read_csv(dataset / "splits.csv")
+    assert (splits.groupby("near_group")["split"].nunique() == 1).all()
+    assert (splits.groupby("class_name")["split"].nunique() == 3).all()
+    split_of = splits.set_index("id")["split"]
+    copies = {"train": 2, "val": 1, "test": 1, "test_augmented": 2}
+    for subset, count in copies.items():
+        table = pd.read_csv(dataset / f"{subset}.csv")
+        images = np.load(dataset / f"{subset}.npy", mmap_mode="r")
+        assert images.dtype == np.uint8 and images.shape == (len(table), 32, 32, 3)
+        assert list(table["id"]) == list(range(len(table)))
+        split = {"test_augmented": "test"}.get(subset, subset)
+        assert set(split_of[table["parent_id"]]) == {split}
+        assert (table["parent_id"].value_counts() == count).all()
+        assert len(table) == count * (split_of == split).sum()
+
+
+def test_the_untouched_test_images_are_the_acquired_ones(study):
+    dataset = study.results / "dataset"
+    table = pd.read_csv(dataset / "test.csv")
+    images = np.load(dataset / "images.npy", mmap_mode="r")
+    assert set(table["policy"]) == {"original"}
+    np.testing.assert_array_equal(np.load(dataset / "test.npy"), images[table["parent_id"]])
+
+
+# Contracts of the runs.
+
+
+@pytest.mark.parametrize("run", TRAINED + CONTROLS)
+def test_predictions_are_probabilities_of_every_subset(study, run):
+    with np.load(of_run(study, run, "predictions.npz")) as predictions:
+        assert list(predictions["class_names"]) == CLASSES
+        for subset in SUBSETS:
+            table = pd.read_csv(study.results / "dataset" / f"{subset}.csv")
+            probabilities = predictions[f"{subset}_probabilities"]
+            assert probabilities.dtype == np.float32
+            assert probabilities.shape == (len(table), 8)
+            np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-4)
+            assert list(predictions[f"{subset}_labels"]) == list(table["label"])
+            assert list(predictions[f"{subset}_groups"]) == list(table["parent_id"])
+
+
+@pytest.mark.parametrize("run", TRAINED + CONTROLS)
+def test_metrics_keep_their_contract(study, run):
+    metrics = read(of_run(study, run, "metrics.json"))
+    backbone, _, head = run.partition("_") if "cfg" in run else (None, None, None)
+    kind = "control" if run in CONTROLS else "transfer" if head else "cnn"
+    assert metrics["run"] == run
+    assert (metrics["kind"], metrics["backbone"], metrics["head"]) == (
+        kind,
+        backbone,
+        head,
+    )
+    assert metrics["class_names"] == CLASSES
+    assert list(metrics["subsets"]) == SUBSETS
+    with np.load(of_run(study, run, "predictions.npz")) as predictions:
+        for subset, scores in metrics["subsets"].items():
+            labels = predictions[f"{subset}_labels"]
+            chosen = predictions[f"{subset}_probabilities"].argmax(axis=1)
+            assert scores["n"] == len(labels)
+            assert scores["accuracy"]["value"] == pytest.approx((chosen == labels).mean())
+            for score in ("accuracy", "balanced_accuracy", "macro_f1"):
+                interval = scores[score]
+                assert 0 <= interval["low"] <= interval["high"] <= 1
+            assert scores["auc"] is None or 0 <= scores["auc"] <= 1
+            assert 0 <= scores["calibration_error"] <= 1
+            per_class = scores["per_class"]
+            assert list(per_class) == CLASSES
+            assert sum(of["support"] for of in per_class.values()) == scores["n"]
+
+
+@pytest.mark.parametrize("run", TRAINED)
+def test_every_trained_run_has_cost_and_history(study, run):
+    metrics = read(of_run(study, run, "metrics.json"))
+    cost = metrics["cost"]
+    assert cost == read(of_run(study, run, "cost.json"))
+    assert (cost["device"], cost["backend"]) == ("cpu", "tensorflow")
+    assert cost["parameters"] > 0
+    assert cost["images_per_second"] > 0
+    assert cost["peak_memory_mib"] > 0
+    history = pd.read_csv(of_run(study, run, "history.csv"))
+    epochs = {"training": 2} if "cnn" in run else dict.fromkeys(PHASES, 1)
+    assert {name: of["epochs"] for name, of in cost["phases"].items()} == epochs
+    assert dict(history.groupby("phase", sort=False).size()) == epochs
+    for name, rows in history.groupby("phase"):
+        assert list(rows["epoch"]) == list(range(1, len(rows) + 1))
+        assert rows["best"].sum() <= 1
+        assert cost["phases"][name]["seconds"] == pytest.approx(rows["seconds"].sum())
+    assert history["best"].any()
+
+
+def test_a_control_has_no_cost(study):
+    for run in CONTROLS:
+        assert read(of_run(study, run, "metrics.json"))["cost"] is None
+
+
+@pytest.mark.parametrize("run", TRAINED + CONTROLS)
+def test_the_confusion_matrix_adds_up(study, run):
+    table = pd.read_csv(of_run(study, run, "confusion_matrix.csv"))
+    metrics = read(of_run(study, run, "metrics.json"))
+    for subset, scores in metrics["subsets"].items():
+        counts = table[table["subset"] == subset]
+        assert len(counts) == 8 * 8
+        assert counts["count"].sum() == scores["n"]
+        right = counts.loc[counts["true"] == counts["predicted"], "count"].sum()
+        assert right / scores["n"] == pytest.approx(scores["accuracy"]["value"])
+
+
+# Tables and report.
+
+
+def test_the_tables_hold_every_run(study):
+    tables = study.results / "tables"
+    grid = pd.read_csv(tables / "grid.csv", index_col="run")
+    assert list(grid.index) == TRAINED + CONTROLS
+    for run in grid.index:
+        subsets = read(of_run(study, run, "metrics.json"))["subsets"]
+        for subset in SUBSETS:
+            assert grid.loc[run, f"{subset}_accuracy_pct"] == pytest.approx(
+                100 * subsets[subset]["accuracy"]["value"]
+            )
+    for run in TRAINED:
+        assert run in (tables / "grid.md").read_text()
+        assert run.replace("_", r"\_") in (tables / "grid.tex").read_text()
+        assert run in (tables / "headline.txt").read_text()
+    best = pd.read_csv(tables / "best_heads.csv")
+    assert list(best["model"]) == ["baseline_cnn", "regularized_cnn", "mobilenetv3"]
+    heads = grid.loc[["mobilenetv3_cfg1", "mobilenetv3_cfg2"]]
+    assert best["run"].iloc[2] == heads["test_augmented_accuracy_pct"].idxmax()
+    published = best.set_index("model")["published_test_pct"]
+    assert list(published) == [57.9, 79.9, 92.5]
+
+
+def test_the_report_says_what_the_metrics_say(study):
+    page = (study.results / "report.html").read_text()
+    text = html.unescape(page)
+    for run in TRAINED + CONTROLS:
+        for scores in read(of_run(study, run, "metrics.json"))["subsets"].values():
+            value, low, high = (
+                f"{100 * scores['accuracy'][key]:.1f}" for key in ("value", "low", "high")
+            )
+            assert f"{value} ({low}-{high})" in text, run
+    counts = read(study.results / "dataset" / "audit.json")["counts"]
+    assert f"<strong>{counts['kept']} are kept</strong>" in page
+    assert "<strong>Random weights.</strong> mobilenetv3 started" in page
+    config = yaml.safe_load((study.results / "provenance/config.yaml").read_text())
+    assert config["dataset"]["image_size"] == 32
+    shown = yaml.safe_load(re.search(r"<pre>(.*?)</pre>", text, re.S)[1])
+    assert shown == config
+
+
+def test_the_report_asks_for_nothing(study):
+    page = (study.results / "report.html").read_text()
+    loaded = re.findall(r"\b(?:src|href|action|poster|data)\s*=\s*\"([^\"]*)", page)
+    assert loaded
+    assert all(address.startswith(("data:image/", "#")) for address in loaded)
+    styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
+    assert "url(" not in styles and "@import" not in styles
+    assert "<script" not in page
+
+
+def embedded(page, name):
+    """Return the object that Snakemake's report assigns to a variable."""
+    start = re.search(rf"var {name} = (?=\{{)", page).end()
+    return json.JSONDecoder().raw_decode(page[start:])[0]
+
+
+def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
+    result = snakemake(study.folder, *study.arguments, "--report", "report.zip")
+    archive = study.folder / "report.zip"
+    assert result.returncode == 0, result.said
+    with zipfile.ZipFile(archive) as packed:
+        page = packed.read("report/report.html").decode()
+        names = set(packed.namelist())
+    archive.unlink()
+    results = embedded(page, "results")
+    assert results.keys() == {
+        "results/report.html",
+        "results/tables/grid.csv",
+        "results/tables/best_heads.csv",
+        "results/provenance/config.yaml",
+        "results/provenance/versions.json",
+        "results/figures/accuracy.svg",
+        "results/figures/class_balance.svg",
+        "results/figures/contact_sheet_train.png",
+        "results/figures/contact_sheet_test_augmented.png",
+        *(f"results/{run}/confusion_matrix.svg" for run in TRAINED),
+        *(f"results/{run}/learning_curves.svg" for run in TRAINED),
+    }
+    figures = {
+        str(path.relative_to(study.folder))
+        for path in study.files
+        if path.suffix in (".svg", ".png")
+    }
+    assert figures <= results.keys()
+    categories = embedded(page, "categories")
+    categorised = [
+        path
+        for subcategories in categories.values()
+        for paths in subcategories.values()
+        for path in paths
+    ]
+    assert sorted(categorised) == sorted(results)
+    assert "Other" not in categories
+    for path, entry in results.items():
+        assert len(re.sub(r"<.*?>|\s", "", entry["caption"])) > 20, path
+        assert "{" not in entry["caption"], path
+        assert entry["labels"], path
+        assert f"report/{entry['data_uri']}" in names, path
+
+
+# What is made again.
+
+
+@pytest.fixture
+def planned(study, plan):
+    """A function from overlays and targets to the files that would be made again."""
+
+    def planned(*arguments):
+        return plan(study.folder, *study.arguments, *arguments)
+
+    return planned
+
+
+COMPARED = {
+    "results/report.html",
+    "results/figures/accuracy.svg",
+    *(
+        f"results/tables/{table}.{kind}"
+        for table in ("grid", "best_heads")
+        for kind in ("csv", "md", "tex")
+    ),
+    "results/tables/headline.txt",
+}
+PROVENANCE = {"results/provenance/config.yaml", "results/provenance/versions.json"}
+
+
+def files_of(run):
+    names = ["model.keras", "history.csv", "predictions.npz", "cost.json"]
+    names += ["metrics.json", "confusion_matrix.csv"]
+    names += ["confusion_matrix.svg", "learning_curves.svg"]
+    return {f"results/{run}/{name}" for name in names}
+
+
+def test_run_again_it_has_nothing_to_do(study, snakemake):
+    result = snakemake(study.folder, *study.arguments, "--cores", 2)
+    assert result.returncode == 0, result.said
+    assert "Nothing to be done" in result.said
+
+
+@pytest.mark.parametrize(
+    "overlay, runs",
+    [
+        ("heads: {cfg2: {dropout: [0.5]}}", ["mobilenetv3_cfg2"]),
+        ("cnns: {baseline_cnn: {dense: 32}}", ["baseline_cnn"]),
+        ("heads: {cfg3: {learning_rate: 1.0e-2}}", []),
+    ],
+    ids=["a head", "a CNN", "a head that no run uses"],
+)
+def test_a_change_in_the_config_makes_its_runs_again(study, tmp_path, planned, overlay, runs):
+    changed = tmp_path / "overlay.yaml"
+    changed.write_text(overlay)
+    expected = PROVENANCE | {"results/report.html"}
+    for run in runs:
+        expected |= files_of(run) | COMPARED
+    assert planned(changed).keys() == expected
+
+
+def test_resources_make_nothing_again(study, tmp_path, planned):
+    changed = tmp_path / "overlay.yaml"
+    changed.write_text("backbones: {mobilenetv3: {mem_mb: 9000, runtime: 999}}")
+    assert planned(changed).keys() == PROVENANCE | {"results/report.html"}
+
+
+def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, planned):
+    model = of_run(study, "mobilenetv3_cfg1", "model.keras")
+    model.rename(tmp_path / "model.keras")
+    try:
+        again = planned()
+    finally:
+        (tmp_path / "model.keras").rename(model)
+    assert again.keys() == files_of("mobilenetv3_cfg1") | COMPARED
+    assert not {"augment", "trunk", "embed", "backbone_weights"} & set(again.values())
+
+
+@pytest.mark.parametrize("run", TRAINED)
+def test_a_saved_model_carries_no_optimizer(study, run):
+    with zipfile.ZipFile(of_run(study, run, "model.keras")) as packed:
+        content = io.BytesIO(packed.read("model.weights.h5"))
+    names = []
+    with h5py.File(content) as weights:
+        weights.visit(names.append)
+    assert names
+    assert not [name for name in names if "optimizer" in name]
+
+
+# In a process of its own: TensorFlow would stay in this one.
+PREDICT = """
+import sys
+import keras, numpy as np
+run, dataset = sys.argv[1:]
+model = keras.saving.load_model(run + "/model.keras")
+expected = np.load(run + "/predictions.npz")["test_probabilities"]
+found = model.predict_on_batch(np.load(dataset + "/test.npy"))
+np.testing.assert_allclose(found, expected, atol=1e-4)
+"""
+
+
+def test_a_saved_model_takes_pixels_and_predicts_as_before(study, environment):
+    run = study.results / "mobilenetv3_cfg2"
+    result = subprocess.run(
+        [sys.executable, "-c", PREDICT, run, study.results / "dataset"],
+        env=environment | {"KERAS_HOME": str(study.folder / "resources" / "keras")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
