@@ -14,9 +14,10 @@ def build_cnn(settings, image_size, classes):
     x = inputs
     for filters in settings["filters"]:
         x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
+        x = keras.layers.MaxPooling2D()(x)
+        # Behind the pooling it normalises a quarter of the numbers.
         if settings["batch_norm"]:
             x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.MaxPooling2D()(x)
         if settings["dropout"]:
             x = keras.layers.Dropout(settings["dropout"])(x)
     x = keras.layers.Flatten()(x)
