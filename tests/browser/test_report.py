@@ -109,23 +109,18 @@ def test_every_picture_decodes_and_nothing_is_asked_for(browse, report, tmp_path
         assert min(width, height, shown) > 100, alt
 
 
-def test_the_probe_sees_a_broken_picture_and_a_request(browse, report, tmp_path):
-    broken = (
+def test_a_broken_picture_and_a_request_would_be_seen(browse, report, tmp_path):
+    planted = (
         '<img alt="broken" src="data:image/png;base64,AAAA">'
         '<img alt="remote" src="http://pictures.example/cell.png">'
     )
-    html = report.read_text()
-    _, log = browse_text(browse, tmp_path, html.replace("<main", broken + "<main", 1))
+    page = tmp_path / "planted.html"
+    page.write_text(report.read_text().replace("<main", planted + "<main", 1))
+    _, log = browse(page, "--dump-dom")
     assert "Content Security Policy" in " ".join(console(log))
-    found = probed(browse, tmp_path, html.replace("<main", broken + "<main", 1))
+    found = probed(browse, tmp_path, page.read_text())
     assert len(found["errors"]) >= 2
     assert found["asked"] == ["http://pictures.example/cell.png"]
-
-
-def browse_text(browse, folder, html):
-    page = folder / "page.html"
-    page.write_text(html)
-    return browse(page, "--dump-dom")
 
 
 @pytest.mark.parametrize("width", [500, 1280, 1920])

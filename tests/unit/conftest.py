@@ -68,6 +68,8 @@ def network(session_network, eager):
     """A backbone of the study with weights that pass a signal; a test may train it."""
     yield session_network
     session_network.backbone.set_weights(session_network.weights)
+    # Keras ignores an assignment of what is there already, for the layers inside as well.
+    session_network.backbone.trainable = False
     session_network.backbone.trainable = True
 
 

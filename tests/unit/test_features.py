@@ -5,7 +5,7 @@ import pytest
 
 from hemagrid import backbones, features, files
 
-APPLICATION, BOUNDARY, SIZE = "MobileNetV3Large", "expanded_conv_12_project_bn", 48
+APPLICATION, BOUNDARY, SIZE = "MobileNet", "conv_pw_11_relu", 48
 
 
 class Doubler:
@@ -48,12 +48,10 @@ def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager):
     activations = {subset: tmp_path / "trunk" / f"{subset}.npy" for subset in pixels}
     features.cache_activations(settings, "float32", inputs, activations)
     embeddings = {subset: tmp_path / "top" / f"{subset}.npy" for subset in pixels}
-    features.cache_embeddings(
-        settings, SIZE, "float32", inputs | activations, embeddings
-    )
+    features.cache_embeddings(settings, SIZE, "float32", inputs | activations, embeddings)
     for subset, images in pixels.items():
         cached = np.load(activations[subset])
-        assert (cached.dtype, cached.shape) == (np.float32, (len(images), 2, 2, 160))
+        assert (cached.dtype, cached.shape) == (np.float32, (len(images), 3, 3, 512))
         cached = np.load(embeddings[subset])
         assert cached.dtype == np.float32
         np.testing.assert_array_equal(cached, features.predict(backbone, images))

@@ -1,0 +1,118 @@
+"""Keras is settled before it is imported, and only those who need it import it."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hemagrid
+from hemagrid import runtime
+
+LIBRARY = Path(hemagrid.__file__).parent
+MODULES = sorted(path.stem for path in LIBRARY.glob("*.py"))
+# What trains and what is trained. All other modules start without Keras.
+NETWORKS = {"backbones", "cnns", "features", "heads", "training"}
+
+
+def imports(module):
+    """List (package, whether inside a function) of all imports of a module."""
+    tree = ast.parse((LIBRARY / f"{module}.py").read_text())
+    inner = {
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module]
+        else:
+            continue
+        found += [(name.split(".")[0], node in inner) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_tensorflow_is_imported_only_where_nothing_else_does(module):
+    found = {inside for name, inside in imports(module) if name == "tensorflow"}
+    # Inside functions: with another backend of Keras they are not reached.
+    assert found <= ({True} if module in ("runtime", "augmentation") else set())
+
+
+def test_all_other_modules_start_without_keras():
+    light = [module for module in MODULES if module not in NETWORKS]
+    code = "import importlib, sys\n" + "".join(
+        f"importlib.import_module('hemagrid.{module}')\n" for module in light
+    )
+    code += "print({'keras', 'tensorflow', 'keras_cv', 'snakemake'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(LIBRARY.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n"
+
+
+def test_threads_are_bounded_and_keras_stays_in_the_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    # Set first, so that they are put back.
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+    for name in names:
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("KERAS_HOME", "unset below")
+    monkeypatch.delenv("KERAS_HOME")
+    runtime.prepare(3)
+    assert {os.environ[name] for name in names} == {"3"}
+    assert os.environ["KERAS_HOME"] == str(tmp_path / "resources" / "keras")
+
+
+def test_what_the_user_set_is_left(monkeypatch):
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("KERAS_HOME", "/scratch/keras")
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    runtime.prepare(1)
+    assert os.environ["KERAS_HOME"] == "/scratch/keras"
+    assert os.environ["KERAS_BACKEND"] == "jax"
+
+
+def test_begin_seeds_and_sets_the_precision():
+    import keras
+
+    draws = []
+    for seed in (1, 1, 2):
+        runtime.begin(seed, "mixed_bfloat16")
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        draws.append((np.random.rand(), *layer.get_weights()[0].ravel()))
+    runtime.begin(1)
+    assert keras.config.dtype_policy().name == "float32"
+    assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize(
+    "devices, kind",
+    [(["cpu:0"], "cpu"), (["CPU:0", "gpu:0", "gpu:1"], "gpu"), (["tpu:0"], "tpu")],
+)
+def test_device(monkeypatch, devices, kind):
+    import keras
+
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: devices)
+    assert runtime.device() == kind
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = runtime.peak_memory_mib()
+    held = np.ones(int(before * 2**20 / 8) + 2**23)  # 64 MiB more than ever before
+    assert held[-1] == 1
+    assert runtime.peak_memory_mib() > before + 50
