@@ -4,7 +4,7 @@ PYTHON ?= python3
 LOCK ?= envs/cpu.lock
 CORES ?= all
 VENV := .venv
-SNAKEMAKE := $(VENV)/bin/snakemake --logger rich
+SNAKEMAKE := $(VENV)/bin/snakemake
 # Nothing is written outside the repository.
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export PIP_NO_CACHE_DIR := 1
@@ -18,8 +18,8 @@ help:
 	@echo "make venv   only the set-up, into $(VENV)"
 
 demo: venv
-	@$(SNAKEMAKE) --directory demo --configfile config/demo.yaml \
-		--cores $(CORES) --resources mem_mb=7000 --rerun-incomplete
+	@$(SNAKEMAKE) --quiet reason host --directory demo --configfile config/demo.yaml \
+		--cores $(CORES) --resources mem_mb=7500 --rerun-incomplete
 	@cat demo/results/tables/headline.txt
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 

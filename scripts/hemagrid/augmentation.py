@@ -60,6 +60,8 @@ def _policy_functions(settings, image_shape):
     import keras_cv
     import tensorflow as tf
 
+    # Rounding differs with the graph optimizer, which other code of a process may switch.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     generator = tf.random.Generator.from_seed(0, alg="philox")
     # keras-cv's layers take the global generator at construction.
     tf.random.set_global_generator(generator)

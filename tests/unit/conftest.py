@@ -14,7 +14,7 @@ from hemagrid import runtime
 # Keras reads this when it is imported, which is after this file.
 _keras_home = tempfile.TemporaryDirectory()
 os.environ["KERAS_HOME"] = _keras_home.name
-runtime.prepare(threads=2)
+runtime.prepare(threads=1)
 
 _CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 _BACKBONES = yaml.safe_load(_CONFIG.read_text())["backbones"]

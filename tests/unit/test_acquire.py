@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hemagrid import bloodmnist
 from hemagrid.acquire import acquire
 from hemagrid.errors import InputError
 from hemagrid.files import open_images, read_table
@@ -82,4 +81,3 @@ def test_bloodmnist_fills_the_external_set_too(tmp_path, out):
     assert len(open_images(out["images"])) == len(read_samples(out["samples"])) > 0
     external = read_table(out["external_table"])
     assert len(open_images(out["external_images"])) == len(external) > 0
-    assert bloodmnist.__doc__

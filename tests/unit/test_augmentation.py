@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
@@ -161,6 +161,7 @@ def test_strength_is_distributed_as_in_keras_cv(augmented, data_set):
         assert ks_2samp(*distances).pvalue > 1e-3, policy
 
 
+@settings(deadline=None)
 @given(
     ids=st.lists(st.integers(0, 20_000), min_size=1, max_size=30, unique=True),
     copies=st.integers(1, 6),

@@ -41,7 +41,7 @@ def run(tmp_path):
 
 def test_progress_reaches_the_terminal_and_all_reaches_the_log(run):
     status, screen, log = run(
-        "warnings.warn('careful')",
+        "warnings.warn('care' + 'ful')",
         "os.write(1, b'from C, out\\n')",
         "os.write(2, b'from C, err\\n')",
         "subprocess.run(['echo', 'from a child'])",

@@ -418,8 +418,8 @@ TRANSFER_RUN = {
     "head": HEAD,
     "training": TRAINING
     | {
-        "feature_extraction": {"epochs": 3, "patience": 3},
-        "finetune_top": {"epochs": 2, "patience": 2, "learning_rate": 1e-4},
+        "feature_extraction": {"epochs": 2, "patience": 2},
+        "finetune_top": {"epochs": 1, "patience": 1, "learning_rate": 1e-4},
         "finetune_all": {"epochs": 1, "patience": 1, "learning_rate": 1e-5},
     },
     "seed": 42,
@@ -494,7 +494,7 @@ def test_a_transfer_run_from_files_to_files(caches, tmp_path, eager):
     out = paths(tmp_path / "run")
     train_run("mobilenetv3_cfg2", TRANSFER_RUN, caches, out)
     history, first = check_run(out, rates, caches)
-    assert list(history["phase"].value_counts(sort=False)) == [3, 2, 1]
+    assert list(history["phase"].value_counts(sort=False)) == [2, 1, 1]
     best = history[history["best"]]
     assert best["val_loss"].is_monotonic_decreasing
     kept = score(first["val_probabilities"], first["val_labels"])
