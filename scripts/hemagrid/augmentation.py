@@ -187,9 +187,7 @@ def augment(images, splits, subset, settings, assignment, seed, shards, out):
         else:
             array.flush()
             _in_processes(images, array.filename, table, settings, seed, shards)
-        table["sha256"] = [
-            hashlib.sha256(image.tobytes()).hexdigest() for image in array
-        ]
+        table["sha256"] = [hashlib.sha256(image.tobytes()).hexdigest() for image in array]
     files.write_table(out["table"], table)
     progress(f"{subset}: {len(table)} copies of {len(parents)} images")
 
@@ -217,9 +215,7 @@ def _in_processes(images, out, plan, settings, seed, shards):
     runtime.prepare(threads=1)
     size = -(-len(plan) // shards)
     Parallel(n_jobs=shards)(
-        delayed(_augment_shard)(
-            images, out, plan, slice(start, start + size), settings, seed
-        )
+        delayed(_augment_shard)(images, out, plan, slice(start, start + size), settings, seed)
         for start in range(0, len(plan), size)
     )
 
@@ -234,9 +230,7 @@ def originals(images, splits, split, out):
     """Write the untouched images of a split: `out["images"]` and `out["table"]`."""
     rows = _members(splits, split)
     pixels = files.open_images(images)
-    with files.new_array(
-        out["images"], (len(rows), *pixels.shape[1:]), "uint8"
-    ) as array:
+    with files.new_array(out["images"], (len(rows), *pixels.shape[1:]), "uint8") as array:
         for position, id_ in enumerate(rows["id"]):
             array[position] = pixels[id_]
         digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in array]

@@ -48,9 +48,7 @@ def _as_shipped(application, image_size, weights):
     else:
         module = importlib.import_module(constructor.__module__)
         preprocessing = {"input_tensor": module.preprocess_input(pixels)}
-    network = constructor(
-        include_top=False, weights=weights, pooling="avg", **preprocessing
-    )
+    network = constructor(include_top=False, weights=weights, pooling="avg", **preprocessing)
     return keras.Model(pixels, network.output, name=network.name)
 
 
@@ -154,9 +152,7 @@ def random_backbone(application, images, seed):
     return backbone
 
 
-def write_weights(
-    out, settings, image_size, seed, images=None, splits=None, weights=None
-):
+def write_weights(out, settings, image_size, seed, images=None, splits=None, weights=None):
     """Write a backbone's starting weights (`.weights.h5`), in our layout.
 
     `settings` holds `application` and `weights`: "imagenet", "random" (then `images` and

@@ -10,9 +10,7 @@ from hemagrid.predictions import SUBSET_NAMES
 # Okabe & Ito's colours (Color Universal Design, 2008): told apart by every kind of
 # colour vision. Marks differ in shape or dash as well.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-_SUBSET_COLOURS = dict(
-    zip(SUBSET_NAMES, (_PURPLE, _BLUE, _ORANGE, _GREEN), strict=True)
-)
+_SUBSET_COLOURS = dict(zip(SUBSET_NAMES, (_PURPLE, _BLUE, _ORANGE, _GREEN), strict=True))
 
 
 def svg(chart):
@@ -27,9 +25,9 @@ def save(chart, path_svg):
 
 def confusion_matrices(confusion):
     """Draw the confusion matrices of every test subset of one run, side by side."""
-    subsets = [
-        s for s in SUBSET_NAMES if s != "val" and s in set(confusion["subset"])
-    ] or list(confusion["subset"].unique())
+    subsets = [s for s in SUBSET_NAMES if s != "val" and s in set(confusion["subset"])] or list(
+        confusion["subset"].unique()
+    )
     return _styled(alt.hconcat(*(confusion_chart(confusion, s) for s in subsets)))
 
 
@@ -82,9 +80,7 @@ def learning_curves(history):
             var_name="images",
             value_name="value",
         )
-        rows["images"] = rows["images"].map(
-            {metric: "training", f"val_{metric}": "validation"}
-        )
+        rows["images"] = rows["images"].map({metric: "training", f"val_{metric}": "validation"})
         line = alt.Chart(rows).encode(
             x=epochs,
             y=alt.Y("value:Q", title=metric).scale(zero=False),
@@ -152,9 +148,7 @@ def accuracy_chart(grid):
     shown = [s for s in ("test", "test_augmented") if f"{s}_accuracy_pct" in grid]
     names = [SUBSET_NAMES[s] for s in shown]
     base = alt.Chart(rows).encode(
-        y=alt.Y("run:N", sort=list(grid["run"]), title=None).axis(
-            grid=True, labelLimit=260
-        ),
+        y=alt.Y("run:N", sort=list(grid["run"]), title=None).axis(grid=True, labelLimit=260),
         yOffset=alt.YOffset("subset:N", sort=names),
         color=alt.Color("subset:N", title=None)
         .scale(domain=names, range=[_SUBSET_COLOURS[s] for s in shown])

@@ -62,16 +62,12 @@ def validated(config, schema):
     """
     errors = list(_Strict(schema).iter_errors(config))
     # Two keys missing from one place are two errors that each name both.
-    problems = list(
-        dict.fromkeys(problem for error in errors for problem in _problems(error))
-    )
+    problems = list(dict.fromkeys(problem for error in errors for problem in _problems(error)))
     filled = copy.deepcopy(config)
     if isinstance(filled, dict):
         # Exhausted for its side effect: validation is what fills the defaults in.
         list(_DefaultsFilling(schema).iter_errors(filled))
-        malformed = {
-            error.absolute_path[0] for error in errors if error.validator == "type"
-        }
+        malformed = {error.absolute_path[0] for error in errors if error.validator == "type"}
         for sections, check in _CROSS_CHECKS:
             if not malformed.intersection(sections):
                 problems.extend(check(filled, schema))
@@ -191,8 +187,7 @@ def _problems(error):
             if key not in error.instance:
                 expected = _expected(error.schema["properties"][key])
                 yield (
-                    f"{_path([*error.absolute_path, key])}: found nothing, "
-                    f"expected {expected}"
+                    f"{_path([*error.absolute_path, key])}: found nothing, expected {expected}"
                 )
     elif "propertyNames" in error.schema_path:
         yield (
@@ -346,9 +341,7 @@ def _check_grid(config, schema):
                 )
     runs = grid(config)
     if not runs:
-        yield (
-            "grid: found no run, expected a name in cnns, or one in backbones and heads"
-        )
+        yield ("grid: found no run, expected a name in cnns, or one in backbones and heads")
     for name, run in runs.items():
         if run.kind == "transfer" and name in chosen["cnns"]:
             yield (

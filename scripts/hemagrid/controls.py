@@ -27,9 +27,7 @@ def random_labels(train_labels, sizes, k, seed):
     """
     return {
         subset: _one_hot(
-            np.random.default_rng([seed, zlib.crc32(subset.encode())]).integers(
-                k, size=n
-            ),
+            np.random.default_rng([seed, zlib.crc32(subset.encode())]).integers(k, size=n),
             k,
         )
         for subset, n in sizes.items()
@@ -46,9 +44,7 @@ def write_control(name, tables, seed, out_path):
     is written. Raises InputError when `name` is none of `CONTROLS`.
     """
     if name not in CONTROLS:
-        raise InputError(
-            f"control {name!r} is unknown, expected one of {', '.join(CONTROLS)}"
-        )
+        raise InputError(f"control {name!r} is unknown, expected one of {', '.join(CONTROLS)}")
     subsets = {subset: read_table(path) for subset, path in tables.items()}
     train = subsets.pop("train")
     names = class_names(train)

@@ -82,9 +82,7 @@ def area_under_curve(labels, probabilities):
     k = probabilities.shape[1]
     if k < 2 or len(np.unique(labels)) < k:
         return None
-    return float(
-        np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in range(k)])
-    )
+    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in range(k)]))
 
 
 def evaluate(
@@ -124,9 +122,7 @@ def evaluate(
                 for name, metric in _RESAMPLED.items()
             },
             "auc": area_under_curve(labels, probabilities),
-            "calibration_error": calibration_error(
-                labels, probabilities, calibration_bins
-            ),
+            "calibration_error": calibration_error(labels, probabilities, calibration_bins),
             "per_class": _per_class(labels, probabilities, class_names),
         }
         tables.append(_long(confusion, subset, class_names))
@@ -150,9 +146,7 @@ def evaluate_run(description, inputs, out, **settings):
     `settings` is as in `evaluate`.
     """
     cost = read_json(inputs["cost"]) if "cost" in inputs else None
-    metrics, confusion = evaluate(
-        inputs["predictions"], **description, cost=cost, **settings
-    )
+    metrics, confusion = evaluate(inputs["predictions"], **description, cost=cost, **settings)
     write_json(out["metrics"], metrics)
     write_table(out["confusion"], confusion)
 
@@ -183,9 +177,7 @@ def _per_class(labels, probabilities, class_names):
             "f1": float(f1),
             "support": int(support),
         }
-        for name, precision, recall, f1, support in zip(
-            class_names, *scores, strict=True
-        )
+        for name, precision, recall, f1, support in zip(class_names, *scores, strict=True)
     }
 
 

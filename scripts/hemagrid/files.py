@@ -32,9 +32,7 @@ def replacing(path):
 def new_array(path, shape, dtype):
     """Yield a writable memory map (`.npy`) that appears at `path` once it is filled."""
     with replacing(path) as temporary:
-        array = np.lib.format.open_memmap(
-            temporary, mode="w+", shape=tuple(shape), dtype=dtype
-        )
+        array = np.lib.format.open_memmap(temporary, mode="w+", shape=tuple(shape), dtype=dtype)
         yield array
         array.flush()
 

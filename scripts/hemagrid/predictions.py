@@ -61,9 +61,7 @@ def read_predictions(path):
             _check(f"{path}, {subset}", *parts, len(class_names))
             subsets[subset] = parts
     if not subsets:
-        raise InputError(
-            f"{path}: no subset found, expected some of {', '.join(SUBSET_NAMES)}"
-        )
+        raise InputError(f"{path}: no subset found, expected some of {', '.join(SUBSET_NAMES)}")
     return class_names, subsets
 
 
@@ -78,8 +76,7 @@ def _check(where, labels, probabilities, groups, k):
         )
     if labels.min() < 0 or labels.max() >= k:
         raise InputError(
-            f"{where}: labels from {labels.min()} to {labels.max()}, "
-            f"expected 0 to {k - 1}"
+            f"{where}: labels from {labels.min()} to {labels.max()}, expected 0 to {k - 1}"
         )
     bad = ~np.isfinite(probabilities).all(axis=1)
     if bad.any():

@@ -33,9 +33,7 @@ def begin(seed, precision="float32"):
     if keras.backend.backend() == "tensorflow" and device() == "cpu":
         import tensorflow
 
-        tensorflow.config.optimizer.set_experimental_options(
-            {"disable_meta_optimizer": True}
-        )
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def device():

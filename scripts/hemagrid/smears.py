@@ -37,9 +37,7 @@ _RED_CELL, _PALLOR = (204, 168, 162), (246, 222, 202)
 _CHROMATIN = (78, 34, 128)
 
 
-def write_smears(
-    folder, per_class, image_size, seed, duplicates, near_duplicates, junk
-):
+def write_smears(folder, per_class, image_size, seed, duplicates, near_duplicates, junk):
     """Write a folder of class folders, `per_class` PNG pictures each, and the planted.
 
     Of each class in turn, `duplicates` cells come a second time as the same bytes
@@ -59,9 +57,7 @@ def write_smears(
             "empty or absent folder; remove it or choose another"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{folder.name}.", dir=folder.parent
-    ) as temporary:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         tree = Path(temporary, folder.name)
         for class_name in CLASS_NAMES:
             (tree / class_name).mkdir(parents=True)
@@ -91,8 +87,7 @@ def draw_cell(class_name, image_size, rng):
     """
     if class_name not in _CELLS:
         raise InputError(
-            f"class {class_name!r} cannot be drawn, expected one of "
-            f"{', '.join(CLASS_NAMES)}"
+            f"class {class_name!r} cannot be drawn, expected one of {', '.join(CLASS_NAMES)}"
         )
     return _finish(_CELLS[class_name](rng), image_size, rng)
 
@@ -181,9 +176,7 @@ class _Smear:
     def ellipse(self, x, y, radius, stretch=1.0, angle=0.0, soft=0.03):
         """Mask of an ellipse with the axes radius * stretch and radius / stretch."""
         # In single precision, as the coordinates: half the time.
-        x, y, radius, stretch, angle, soft = np.float32(
-            [x, y, radius, stretch, angle, soft]
-        )
+        x, y, radius, stretch, angle, soft = np.float32([x, y, radius, stretch, angle, soft])
         dx, dy = self.x - x, self.y - y
         along = (np.cos(angle) * dx + np.sin(angle) * dy) / stretch
         across = (np.cos(angle) * dy - np.sin(angle) * dx) * stretch
@@ -386,9 +379,9 @@ def _monocyte(rng):
     smear.paint(body, (172, 162, 200), 8)
     smear.paint(0.5 * np.clip(smear.noise(0.04), 0, 1) * body, (132, 122, 180))
     lobe = radius * rng.uniform(0.32, 0.48)
-    points = _arc(
-        centre, radius * 0.38, 7, rng.uniform(2, 4.2), smear.turn()
-    ) + rng.normal(0, 0.06, 2)
+    points = _arc(centre, radius * 0.38, 7, rng.uniform(2, 4.2), smear.turn()) + rng.normal(
+        0, 0.06, 2
+    )
     nucleus = smear.chain(points, [lobe] * len(points), lobe) * body
     smear.nucleus(nucleus, (106, 58, 148), clumps=0.6)
     vacuoles = smear.dots(body, rng.integers(1, 12), rng.uniform(0.03, 0.06))
@@ -405,9 +398,9 @@ def _neutrophil(rng):
     smear.paint(rng.uniform(0.3, 0.7) * granules, (178, 112, 164), 8)
     count = rng.integers(3, 6)
     band = rng.random() < 0.15
-    points = _arc(
-        centre, radius * 0.5, count, rng.uniform(3, 4.6), smear.turn()
-    ) + rng.normal(0, 0.03, (count, 2))
+    points = _arc(centre, radius * 0.5, count, rng.uniform(3, 4.6), smear.turn()) + rng.normal(
+        0, 0.03, (count, 2)
+    )
     lobes = radius * rng.uniform(0.26, 0.37, count)
     smear.nucleus(smear.chain(points, lobes, 0.15 if band else 0.035), (70, 26, 122))
     return smear

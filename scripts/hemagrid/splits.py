@@ -26,9 +26,7 @@ def split(duplicates, shares, seed):
     count, where a class cannot have an image in each split.
     """
     if min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1):
-        raise InputError(
-            f"splits: found {shares}, expected shares above 0 that add up to 1"
-        )
+        raise InputError(f"splits: found {shares}, expected shares above 0 that add up to 1")
     kept = duplicates[duplicates["kept"]].sort_values("id", ignore_index=True)
     kept = kept.astype({"near_group": "int64"})
     groups = _groups(kept, seed)

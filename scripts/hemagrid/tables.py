@@ -60,8 +60,7 @@ def _row(run, metrics):
         for score in _SCORES:
             _put(row, f"{subset}_{score}_pct", scores[score])
     accuracies = {
-        subset: scores["accuracy"]["value"]
-        for subset, scores in metrics["subsets"].items()
+        subset: scores["accuracy"]["value"] for subset, scores in metrics["subsets"].items()
     }
     if {"test", "test_augmented"} <= accuracies.keys():
         row["gap_points"] = 100 * (accuracies["test"] - accuracies["test_augmented"])
@@ -252,9 +251,7 @@ def headline(table):
     return "\n".join(
         "  ".join(
             cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(
-                zip(line, widths.values(), strict=True)
-            )
+            for place, (cell, width) in enumerate(zip(line, widths.values(), strict=True))
         ).rstrip()
         for line in lines
     )

@@ -229,9 +229,7 @@ class TransferModel:
         pixels = keras.Input(backbone.input.shape[1:], name="pixels")
         # Not the head itself: it would carry its optimizer into the saved model.
         self.from_embeddings = keras.Model(self.head.inputs, self.head.outputs)
-        self.from_activations = keras.Model(
-            cut, self.head(self.top(cut, training=False))
-        )
+        self.from_activations = keras.Model(cut, self.head(self.top(cut, training=False)))
         self.from_images = keras.Model(
             pixels, self.head(backbone(pixels, training=False)), name="classifier"
         )
@@ -263,14 +261,10 @@ def train_transfer(run, settings, weights, inputs, labels, image_size, classes):
     """
     training, backbone_settings = settings["training"], settings["backbone"]
     runtime.begin(settings["seed"], training["precision"])
-    backbone = backbones.load_backbone(
-        backbone_settings["application"], image_size, weights
-    )
+    backbone = backbones.load_backbone(backbone_settings["application"], image_size, weights)
     # Again, so that the head does not depend on how many draws the backbone took.
     keras.utils.set_random_seed(settings["seed"])
-    network = TransferModel(
-        backbone, backbone_settings["top"], settings["head"], classes
-    )
+    network = TransferModel(backbone, backbone_settings["top"], settings["head"], classes)
     trainer = Trainer(run, training, classes, settings["seed"])
     rates = {"feature_extraction": settings["head"]["learning_rate"]}
     for name, (train, val) in inputs.items():
@@ -333,9 +327,7 @@ def train_run(run, settings, inputs, out):
     `weights`, `embeddings_{train,val}` and `activations_{train,val}`. `out` is as in
     `write_results`. Raises InputError when files do not fit each other.
     """
-    subsets = [
-        name.removeprefix("table_") for name in inputs if name.startswith("table_")
-    ]
+    subsets = [name.removeprefix("table_") for name in inputs if name.startswith("table_")]
     tables = {name: files.read_table(inputs[f"table_{name}"]) for name in subsets}
     images = {name: files.open_images(inputs[f"images_{name}"]) for name in subsets}
     labels = {name: table["label"].to_numpy() for name, table in tables.items()}
@@ -369,6 +361,5 @@ def train_run(run, settings, inputs, out):
 
 def _pair(inputs, kind):
     return tuple(
-        np.load(inputs[f"{kind}_{subset}"], mmap_mode="r")
-        for subset in ("train", "val")
+        np.load(inputs[f"{kind}_{subset}"], mmap_mode="r") for subset in ("train", "val")
     )

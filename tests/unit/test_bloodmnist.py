@@ -116,6 +116,4 @@ def test_another_npz_is_refused(tmp_path):
     np.savez(tmp_path / "b.npz", images=np.zeros((1, 8, 8, 3), np.uint8), labels=[0])
     outputs = [tmp_path / name for name in "abcd"]
     with pytest.raises(InputError, match="expected 'train_images'"):
-        bloodmnist.from_bloodmnist(
-            tmp_path / "b.npz", *outputs, classes=["ig"], image_size=8
-        )
+        bloodmnist.from_bloodmnist(tmp_path / "b.npz", *outputs, classes=["ig"], image_size=8)

@@ -529,9 +529,7 @@ def test_settings_of_a_transfer_run():
     }
     assert settings["head"] == CONFIG["heads"]["cfg2"]
     assert settings["training"] == {
-        key: value
-        for key, value in CONFIG["training"].items()
-        if key != "backbone_mode"
+        key: value for key, value in CONFIG["training"].items() if key != "backbone_mode"
     }
 
 
@@ -556,9 +554,7 @@ def test_settings_of_a_transfer_run():
 def test_a_change_touches_only_the_settings_of_its_runs(path, value, touched):
     config = validated(changed(path, value), SCHEMA)
     different = {
-        run
-        for run in grid(config)
-        if run_settings(config, run) != run_settings(DEFAULTS, run)
+        run for run in grid(config) if run_settings(config, run) != run_settings(DEFAULTS, run)
     }
     assert different == {run for run in grid(config) if re.fullmatch(touched, run)}
 

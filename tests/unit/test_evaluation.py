@@ -62,9 +62,7 @@ def test_metrics_equal_scikit_learn(tmp_path):
 
     assert content["cost"] == cost and content["class_names"] == NAMES
     assert test["n"] == 300
-    assert test["accuracy"]["value"] == pytest.approx(
-        sk.accuracy_score(labels, predicted)
-    )
+    assert test["accuracy"]["value"] == pytest.approx(sk.accuracy_score(labels, predicted))
     assert test["balanced_accuracy"]["value"] == pytest.approx(
         sk.balanced_accuracy_score(labels, predicted)
     )
@@ -75,9 +73,7 @@ def test_metrics_equal_scikit_learn(tmp_path):
     assert test["auc"] == pytest.approx(
         sk.roc_auc_score(labels, normed, multi_class="ovr"), abs=1e-6
     )
-    report = sk.classification_report(
-        labels, predicted, target_names=NAMES, output_dict=True
-    )
+    report = sk.classification_report(labels, predicted, target_names=NAMES, output_dict=True)
     for name in NAMES:
         assert test["per_class"][name] == {
             "precision": report[name]["precision"],
@@ -94,9 +90,7 @@ def test_metrics_equal_scikit_learn(tmp_path):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
-)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
 def test_scores_of_counts_equal_scikit_learn(pairs):
     true, predicted = np.array(pairs).T
     confusion = sk.confusion_matrix(true, predicted, labels=range(4))
@@ -115,9 +109,7 @@ def test_a_resample_draws_whole_groups(seed, n_groups):
     groups = np.concatenate([np.arange(n_groups), rng.integers(n_groups, size=9)]) * 7
     labels, predicted = rng.integers(3, size=(2, len(groups)))
     sizes = np.bincount(groups // 7)
-    confusions = resampled_confusions(
-        labels, predicted, groups, 3, resamples=20, seed=seed
-    )
+    confusions = resampled_confusions(labels, predicted, groups, 3, resamples=20, seed=seed)
     assert confusions.shape == (20, 3, 3)
     totals = confusions.sum(axis=(1, 2))
     assert (totals >= n_groups * sizes.min()).all()

@@ -37,8 +37,7 @@ class Page(HTMLParser):
         self.loads += [
             value
             for name, value in attrs
-            if name in ("src", "srcset", "data", "poster")
-            or (tag, name) == ("link", "href")
+            if name in ("src", "srcset", "data", "poster") or (tag, name) == ("link", "href")
         ]
 
 
@@ -80,12 +79,8 @@ def study(tmp_path_factory):
         write_json(folder / "metrics.json", content)
         write_table(folder / "confusion_matrix.csv", confusion)
         if kind != "control":
-            charts.save(
-                charts.confusion_matrices(confusion), folder / "confusion_matrix.svg"
-            )
-            charts.save(
-                charts.learning_curves(a_history()), folder / "learning_curves.svg"
-            )
+            charts.save(charts.confusion_matrices(confusion), folder / "confusion_matrix.svg")
+            charts.save(charts.learning_curves(a_history()), folder / "learning_curves.svg")
     group = {"size": 2, "ids": [1, 2], "classes": ["ig", MARKUP]}
     listing = {
         "count": 1,
@@ -107,8 +102,7 @@ def study(tmp_path_factory):
                 "label_conflicts": 1,
             },
             "classes": [
-                {"class": c, "found": 411, "kept": 400}
-                | {"train": 240, "val": 80, "test": 80}
+                {"class": c, "found": 411, "kept": 400} | {"train": 240, "val": 80, "test": 80}
                 for c in NAMES
             ],
             "exact_groups": listing,
@@ -140,9 +134,7 @@ def a_history():
     )
 
 
-def report(
-    study, out, *, runs=RUNS, select_by="val", weights="imagenet", published=True
-):
+def report(study, out, *, runs=RUNS, select_by="val", weights="imagenet", published=True):
     folder = out.parent
     write_config(
         {
@@ -227,14 +219,10 @@ def test_a_study_without_any_result_still_has_a_page(study, tmp_path):
 
 def test_charts_show_what_they_are_given(study):
     grid = grid_table(load_metrics([study / run / "metrics.json" for run in RUNS]))
-    drawn = "".join(
-        ElementTree.fromstring(charts.svg(charts.accuracy_chart(grid))).itertext()
-    )
+    drawn = "".join(ElementTree.fromstring(charts.svg(charts.accuracy_chart(grid))).itertext())
     assert all(run in drawn for run in RUNS) and "augmented test" in drawn
     drawn = "".join(
-        ElementTree.fromstring(
-            charts.svg(charts.learning_curves(a_history()))
-        ).itertext()
+        ElementTree.fromstring(charts.svg(charts.learning_curves(a_history()))).itertext()
     )
     assert "feature extraction" in drawn and "finetune top" in drawn
 

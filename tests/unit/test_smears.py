@@ -25,8 +25,7 @@ def smears(tmp_path_factory):
 def write_small(folder, per_class=2, seed=7, duplicates=3, near_duplicates=3, junk=2):
     write_smears(folder, per_class, 32, seed, duplicates, near_duplicates, junk)
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*.png")
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
     }
 
 
@@ -69,9 +68,7 @@ def test_near_duplicates_are_near_and_not_equal(smears):
     assert len(copies) == NEAR_DUPLICATES
     for copy, original in zip(copies, originals(copies, "_near"), strict=True):
         assert 0 < phash(copy) - phash(original) <= NEAR_DISTANCE
-        difference = np.asarray(Image.open(copy), int) - np.asarray(
-            Image.open(original)
-        )
+        difference = np.asarray(Image.open(copy), int) - np.asarray(Image.open(original))
         assert abs(difference).mean() < 15
 
 
@@ -105,9 +102,7 @@ def test_a_seed_gives_the_same_bytes_again(tmp_path):
 def test_another_seed_gives_other_pictures(tmp_path):
     first, second = write_small(tmp_path / "a"), write_small(tmp_path / "b", seed=8)
     assert first.keys() == second.keys()
-    assert [name for name in first if first[name] == second[name]] == [
-        "basophil/broken.png"
-    ]
+    assert [name for name in first if first[name] == second[name]] == ["basophil/broken.png"]
 
 
 def test_a_picture_does_not_depend_on_how_many_are_drawn(tmp_path):

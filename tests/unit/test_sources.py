@@ -38,9 +38,7 @@ def from_npz(path, outputs, **arrays):
 
 
 def from_folder(folder, outputs, classes=None, strict=False):
-    sources.from_folder(
-        folder, *outputs, classes=classes, image_size=SIZE, strict=strict
-    )
+    sources.from_folder(folder, *outputs, classes=classes, image_size=SIZE, strict=strict)
     samples = sources.read_samples(outputs[1])
     skipped = sources.read_skipped(outputs[1])
     return open_images(outputs[0]), samples, skipped
@@ -145,9 +143,7 @@ def test_damaged_npz_is_refused_and_leaves_nothing(tmp_path, outputs, rng, save_
         ((2, SIZE, SIZE, 3), "has 0 bytes, its header promises"),
     ],
 )
-def test_npz_whose_header_promises_too_much_is_refused(
-    tmp_path, outputs, shape, message
-):
+def test_npz_whose_header_promises_too_much_is_refused(tmp_path, outputs, shape, message):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -250,9 +246,7 @@ def test_files_that_give_no_picture_are_listed(folder, outputs, rng, monkeypatch
     assert "floating-point" in reasons.pop("blast/values.tiff")
     assert "Pillow" in reasons.pop("blast/caf\\udce9.png")
     assert not reasons
-    with pytest.raises(
-        InputError, match="13 files are refused(.|\n)*cut.jpg: 64x64 in"
-    ):
+    with pytest.raises(InputError, match="13 files are refused(.|\n)*cut.jpg: 64x64 in"):
         from_folder(folder, outputs, strict=True)
 
 
@@ -317,9 +311,7 @@ def test_centre_square_is_taken(tmp_path):
 def test_a_class_without_pictures_is_refused(folder, outputs):
     (folder / "zero").mkdir()
     (folder / "zero" / "notes.txt").touch()
-    with pytest.raises(
-        InputError, match="class 'zero' has no readable picture(.|\n)*notes"
-    ):
+    with pytest.raises(InputError, match="class 'zero' has no readable picture(.|\n)*notes"):
         from_folder(folder, outputs)
     assert not any(path.exists() for path in outputs)
 

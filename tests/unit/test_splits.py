@@ -36,9 +36,7 @@ def assert_within_one_image(splits, label):
         assert abs(counts[name] - share * total) <= 1 and counts[name] > 0
 
 
-mixed_groups = st.lists(
-    st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=40
-)
+mixed_groups = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=40)
 seeds = st.integers(0, 2**32 - 1)
 
 
