@@ -13,7 +13,7 @@ from hemagrid import files
 from hemagrid.errors import InputError
 
 # Enough for stable BatchNormalization statistics in one pass.
-CALIBRATION_IMAGES = 128
+CALIBRATION_IMAGES = 64
 
 
 def build_backbone(application, image_size):
@@ -143,6 +143,8 @@ def random_backbone(application, images, seed):
     keras.utils.set_random_seed(seed)
     backbone = build_backbone(application, images.shape[1])
     norms = batch_normalizations(backbone)
+    if not norms:
+        return backbone
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
