@@ -154,18 +154,22 @@ class Trainer:
         )
 
     def _epoch(self, phase, epoch, weight_of):
-        phase.model.reset_metrics()
+        """Take the steps of one epoch; return the mean of their loss and accuracy."""
+        logs = []
         for rows in epoch_order(
             len(phase.train.labels), phase.batch_size, self.seed, phase.name, epoch
         ):
             labels = phase.train.labels[rows]
-            logs = phase.model.train_on_batch(
-                phase.train.inputs[rows],
-                labels,
-                sample_weight=weight_of[labels],
-                return_dict=True,
+            # Keras reports on this batch alone; all batches have one size.
+            logs.append(
+                phase.model.train_on_batch(
+                    phase.train.inputs[rows],
+                    labels,
+                    sample_weight=weight_of[labels],
+                    return_dict=True,
+                )
             )
-        return logs
+        return {name: np.mean([step[name] for step in logs]) for name in ("loss", "accuracy")}
 
     def _improves(self, row):
         value = row[self.settings["monitor"]]

@@ -161,6 +161,17 @@ def test_training_learns_and_keeps_a_history():
     assert training.cost() == {"training": {"epochs": 4, "seconds": history["seconds"].sum()}}
 
 
+def test_the_history_holds_the_mean_over_all_steps_of_an_epoch():
+    # At this rate nothing moves, so that training and validation score the same images.
+    inputs = np.random.default_rng(0).normal(size=(12, CLASSES))
+    training = trainer(optimizer="sgd", class_weights=False)
+    training.fit(linear(rate=1e-12, epochs=1, inputs=inputs))
+    (row,) = training.history
+    assert row["loss"] == pytest.approx(row["val_loss"], rel=1e-5)
+    assert row["accuracy"] == pytest.approx(row["val_accuracy"])
+    assert 0 < row["accuracy"] < 1
+
+
 def test_rows_are_read_batch_by_batch(sparing):
     inputs = np.eye(CLASSES, dtype="float32")[LABELS]
     phase = linear(epochs=1)
