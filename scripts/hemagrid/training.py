@@ -232,7 +232,7 @@ class TransferModel:
         cut = keras.Input(self.top.input.shape[1:], name="activations")
         pixels = keras.Input(backbone.input.shape[1:], name="pixels")
         # Not the head itself: it would carry its optimizer into the saved model.
-        self.from_embeddings = keras.Model(self.head.inputs, self.head.outputs)
+        self.from_embeddings = keras.Model(self.head.input, self.head.output)
         self.from_activations = keras.Model(cut, self.head(self.top(cut, training=False)))
         self.from_images = keras.Model(
             pixels, self.head(backbone(pixels, training=False)), name="classifier"
@@ -320,7 +320,7 @@ def write_results(model, trainer, subsets, names, out):
     )
     with files.replacing(out["model"]) as temporary:
         # A model that was never compiled carries no optimizer.
-        keras.Model(model.inputs, model.outputs, name=model.name).save(temporary)
+        keras.Model(model.input, model.output, name=model.name).save(temporary)
 
 
 def train_run(run, settings, inputs, out):
