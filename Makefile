@@ -42,8 +42,11 @@ $(VENV)/installed: $(LOCK)
 	@touch $@
 
 lock:
-	@$(VENV)/bin/pip install --quiet pip-tools
-	@$(VENV)/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
-		--no-header --no-emit-index-url --no-emit-find-links \
-		--output-file envs/cpu.lock envs/requirements.in
+	@$(VENV)/bin/pip install --quiet uv
+	@for name in cpu gpu; do \
+		$(VENV)/bin/uv pip compile --quiet --generate-hashes --strip-extras --no-header \
+			--no-emit-index-url --python-version 3.11 \
+			--python-platform x86_64-manylinux_2_28 \
+			--output-file envs/$$name.lock envs/$$name.in || exit 1; \
+	done
 	@$(VENV)/bin/python envs/conda_from_lock.py
