@@ -4,7 +4,7 @@ from hemagrid import runtime
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):
-    runtime.prepare(snakemake.threads)
+    runtime.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
     from hemagrid.features import cache_embeddings
 
     cache_embeddings(

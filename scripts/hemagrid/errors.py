@@ -6,3 +6,7 @@ class InputError(Exception):
 
     A job that meets one prints its text alone, without a traceback, and exits 1.
     """
+
+
+class Stopped(Exception):
+    """A job was asked to stop and has saved what it had, for the same command to go on."""

@@ -23,9 +23,18 @@ def replacing(path):
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         yield temporary
+        # On disk before it has its name: a machine may die, too.
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(path):
+    """Remove what killed writers of `path` left beside it; call it as its only writer."""
+    for left in Path(path).parent.glob(f".????????.{Path(path).name}"):
+        left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

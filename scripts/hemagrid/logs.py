@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 
-from hemagrid.errors import InputError
+from hemagrid.errors import InputError, Stopped
 
 _terminal = sys.stderr
 
@@ -21,8 +21,9 @@ def progress(message):
 def job(log_path):
     """Send a job's output, its libraries' included, to `log_path`.
 
-    An `InputError` ends the job with its text alone; any other error leaves its traceback
-    in the log. Either way one paragraph reaches the terminal and the exit status is 1.
+    An `InputError` ends the job with its text alone, as does `Stopped`; any other error
+    leaves its traceback in the log. Either way one paragraph reaches the terminal and the
+    exit status is 1, so that a scheduler starts the job again.
     """
     global _terminal
     _terminal = os.fdopen(os.dup(2), "w", buffering=1)
@@ -35,6 +36,9 @@ def job(log_path):
         yield
     except InputError as error:
         progress(f"Error: {error}")
+        sys.exit(1)
+    except Stopped as reason:
+        progress(f"Stopped: {reason}")
         sys.exit(1)
     except Exception as error:
         traceback.print_exc()

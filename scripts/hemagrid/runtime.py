@@ -1,22 +1,60 @@
 """What must be settled before Keras is imported, and the few things only one backend has."""
 
+import contextlib
 import os
 import resource
+import signal
+import socket
 import sys
 from pathlib import Path
 
+from hemagrid.errors import InputError
 
-def prepare(threads):
+
+def prepare(threads, resources=None, require_gpu=False):
     """Bound the threads of the numeric libraries and keep Keras's files in the working folder.
 
     Call it before the first import of Keras: TensorFlow reads these variables once.
     `KERAS_BACKEND` is left as the user set it. `KERAS_HOME`, where Keras keeps weights it
     fetched, becomes `resources/keras` unless set, so that a run writes nowhere else.
+
+    A job that was given a GPU (`resources`: "gpu", or "gres" as in SLURM) and sees none
+    raises InputError if `require_gpu`: hours of a GPU's queue must not go to a CPU unseen.
     """
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_HOME", str(Path("resources/keras").absolute()))
+    if require_gpu and _requested_gpu(resources or {}) and device() == "cpu":
+        import keras
+
+        raise InputError(
+            f"{socket.gethostname()}: this job asked for a GPU, but Keras on "
+            f"{keras.backend.backend()} finds none (CUDA_VISIBLE_DEVICES is "
+            f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); try nvidia-smi on that "
+            "node, install the environment of envs/gpu.lock, keep the node out of the "
+            "profile's jobs, or set require_gpu: false to compute on its CPU"
+        )
+
+
+def _requested_gpu(resources):
+    return int(resources.get("gpu", 0)) > 0 or "gpu" in str(resources.get("gres", ""))
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """Yield a function that says whether SIGTERM or SIGINT has come; they do nothing else."""
+    received = []
+
+    def note(number, frame):
+        received.append(signal.Signals(number).name)
+
+    former = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: next(iter(received), None)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def begin(seed, precision="float32"):

@@ -6,16 +6,19 @@ Since everything below is frozen and in inference mode, the first two phases are
 mathematics as training through the frozen network.
 """
 
+import importlib
+import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 
-from hemagrid import backbones, features, files, runtime
+from hemagrid import backbones, checkpoints, cnns, features, files, heads, runtime
 from hemagrid.cnns import build_cnn
-from hemagrid.errors import InputError
+from hemagrid.errors import InputError, Stopped
 from hemagrid.heads import build_head
 from hemagrid.logs import progress
 from hemagrid.predictions import write_predictions
@@ -28,6 +31,7 @@ OPTIMIZERS = {
 }
 # As Keras clips probabilities in its own cross-entropy.
 EPSILON = 1e-7
+SAVE_EVERY = 600  # seconds within an epoch after which a checkpoint is due
 
 
 @dataclass(frozen=True)
@@ -86,62 +90,127 @@ def epoch_order(count, batch_size, seed, phase, epoch):
     return order[: count - count % size].reshape(-1, size)
 
 
+@dataclass
+class Position:
+    """Where a phase stands: all that its next step depends on, but for the variables."""
+
+    phase: str
+    epoch: int = 1  # under way, counted from 1
+    steps: list = field(default_factory=list)  # [loss, accuracy] of its steps so far
+    seconds: float = 0.0  # spent on it before this process
+    waited: int = 0  # epochs since the best one
+    best_row: int | None = None  # place of this phase's best epoch in the history
+
+
 class Trainer:
     """Runs phases one after another, keeps their history and the best weights.
 
     Early stopping watches `monitor` on the validation set. The best weights so far are
     carried from phase to phase, so that a phase that only does harm leaves no trace.
+
+    With a `checkpoint` it saves its state after each epoch, and on SIGTERM or SIGINT after
+    the step under way, then raises Stopped; made anew it goes on from there and ends in the
+    same weights. `phases` are the names to come, for people who look at its progress.
     """
 
-    def __init__(self, run, settings, classes, seed):
+    def __init__(self, run, settings, classes, seed, phases=(), checkpoint=None):
         self.run, self.settings, self.classes, self.seed = run, settings, classes, seed
+        self.phases, self.checkpoint = phases, checkpoint
         self.history = []
         self.best = None
+        self.saved = checkpoint.load() if checkpoint else None
+        if self.saved:
+            facts, _ = self.saved
+            self.history, self.best = facts["history"], facts["best"]
 
     def fit(self, phase):
         """Train one phase and restore the best weights of `phase.model`."""
-        model = phase.model
+        if self.saved and self.saved[0]["position"]["phase"] != phase.name:
+            return  # finished before the checkpoint was written
         self._compile(phase)
+        position, best_weights = self._start(phase)
         weight_of = (
             class_weights(phase.train.labels, self.classes)
             if self.settings["class_weights"]
             else np.ones(self.classes, "float32")
         )
-        best_weights, waited, best_row = model.get_weights(), 0, None
-        for epoch in range(1, phase.epochs + 1):
-            started = time.perf_counter()
-            logs = self._epoch(phase, epoch, weight_of)
-            val_loss, val_accuracy = score(
-                features.predict(model, phase.val.inputs), phase.val.labels
+        with runtime.stop_signals() as stop_signal:
+            while position.epoch <= phase.epochs and position.waited < phase.patience:
+                self._steps(phase, position, best_weights, weight_of, stop_signal)
+                if self._finish_epoch(phase, position):
+                    best_weights = phase.model.get_weights()
+                self._save(phase, position, best_weights)
+                self._stop_if(stop_signal(), position)
+        phase.model.set_weights(best_weights)
+        if position.best_row is not None:
+            self.history[position.best_row]["best"] = True
+
+    def _start(self, phase):
+        """Return position and best weights: those of the checkpoint, or the beginning."""
+        if self.saved is None:
+            return Position(phase.name), phase.model.get_weights()
+        facts, arrays = self.saved
+        self.saved = None
+        position = Position(**facts["position"])
+        for name, variable in _variables(phase.model).items():
+            variable.assign(arrays[name])
+        progress(
+            f"{self.run:24} {phase.name:18} goes on in epoch {position.epoch}"
+            f" after step {len(position.steps)}"
+        )
+        return position, [arrays[name] for name in sorted(arrays) if name.startswith("best")]
+
+    def _save(self, phase, position, best_weights):
+        if self.checkpoint is None:
+            return
+        variables = _variables(phase.model).items()
+        arrays = ((name, keras.ops.convert_to_numpy(variable)) for name, variable in variables)
+        best = ((f"best_{place:05}", weights) for place, weights in enumerate(best_weights))
+        self.checkpoint.save(
+            {"position": asdict(position), "history": self.history, "best": self.best},
+            itertools.chain(arrays, best),
+        )
+
+    def _stop_if(self, signal, position):
+        if signal:
+            raise Stopped(
+                f"{self.run}: by {signal} in epoch {position.epoch} of {position.phase} after "
+                f"step {len(position.steps)}; the same command goes on from there"
             )
-            row = {
-                "phase": phase.name,
-                "epoch": epoch,
-                "loss": float(logs["loss"]),
-                "accuracy": float(logs["accuracy"]),
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
-                "learning_rate": phase.learning_rate,
-                "seconds": time.perf_counter() - started,
-                "best": False,
-            }
-            self.history.append(row)
-            self._report(phase, row)
-            if not np.isfinite([row["loss"], val_loss]).all():
-                raise InputError(
-                    f"{self.run}: {phase.name} epoch {epoch}: found a loss of "
-                    f"{row['loss']} and a val_loss of {val_loss}, expected numbers; lower "
-                    f"the learning rate (now {phase.learning_rate:g})"
-                )
-            if self._improves(row):
-                best_weights, waited, best_row = model.get_weights(), 0, row
-            else:
-                waited += 1
-                if waited >= phase.patience:
-                    break
-        model.set_weights(best_weights)
-        if best_row:
-            best_row["best"] = True
+
+    def _finish_epoch(self, phase, position):
+        """Validate, add the epoch's row to the history, move on; return if it is the best."""
+        started = time.perf_counter()
+        loss, accuracy = np.mean(position.steps, axis=0)
+        val_loss, val_accuracy = score(
+            features.predict(phase.model, phase.val.inputs), phase.val.labels
+        )
+        row = {
+            "phase": phase.name,
+            "epoch": position.epoch,
+            "loss": float(loss),
+            "accuracy": float(accuracy),
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "learning_rate": phase.learning_rate,
+            "seconds": position.seconds + time.perf_counter() - started,
+            "best": False,
+        }
+        self.history.append(row)
+        self._report(phase, row)
+        if not np.isfinite([row["loss"], val_loss]).all():
+            raise InputError(
+                f"{self.run}: {phase.name} epoch {row['epoch']}: found a loss of "
+                f"{row['loss']} and a val_loss of {val_loss}, expected numbers; lower "
+                f"the learning rate (now {phase.learning_rate:g})"
+            )
+        improved = self._improves(row)
+        position.epoch += 1
+        position.steps, position.seconds = [], 0.0
+        position.waited = 0 if improved else position.waited + 1
+        if improved:
+            position.best_row = len(self.history) - 1
+        return improved
 
     def _compile(self, phase):
         optimizer = OPTIMIZERS[self.settings["optimizer"]](phase.learning_rate)
@@ -153,23 +222,29 @@ class Trainer:
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
 
-    def _epoch(self, phase, epoch, weight_of):
-        """Take the steps of one epoch; return the mean of their loss and accuracy."""
-        logs = []
-        for rows in epoch_order(
-            len(phase.train.labels), phase.batch_size, self.seed, phase.name, epoch
-        ):
+    def _steps(self, phase, position, best_weights, weight_of, stop_signal):
+        """Take the steps that the epoch under way still needs."""
+        order = epoch_order(
+            len(phase.train.labels), phase.batch_size, self.seed, phase.name, position.epoch
+        )
+        before, started = position.seconds, time.perf_counter()
+        due = started + SAVE_EVERY
+        for rows in order[len(position.steps) :]:
             labels = phase.train.labels[rows]
             # Keras reports on this batch alone; all batches have one size.
-            logs.append(
-                phase.model.train_on_batch(
-                    phase.train.inputs[rows],
-                    labels,
-                    sample_weight=weight_of[labels],
-                    return_dict=True,
-                )
+            logs = phase.model.train_on_batch(
+                phase.train.inputs[rows],
+                labels,
+                sample_weight=weight_of[labels],
+                return_dict=True,
             )
-        return {name: np.mean([step[name] for step in logs]) for name in ("loss", "accuracy")}
+            position.steps.append([float(logs["loss"]), float(logs["accuracy"])])
+            now = time.perf_counter()
+            position.seconds = before + now - started
+            if stop_signal() or now > due:
+                self._save(phase, position, best_weights)
+                self._stop_if(stop_signal(), position)
+                due = time.perf_counter() + SAVE_EVERY
 
     def _improves(self, row):
         value = row[self.settings["monitor"]]
@@ -185,6 +260,16 @@ class Trainer:
             f"loss {row['loss']:7.4f}  val_loss {row['val_loss']:7.4f}  "
             f"val_accuracy {100 * row['val_accuracy']:5.1f} %  {row['seconds']:6.1f} s"
         )
+        if self.checkpoint:
+            names = ("phase", "epoch", "val_loss", "val_accuracy", "seconds")
+            self.checkpoint.report(
+                {name: row[name] for name in names}
+                | {
+                    "epochs": phase.epochs,
+                    "phases": list(self.phases),
+                    "images_per_second": len(phase.train.labels) / row["seconds"],
+                }
+            )
 
     def cost(self):
         """Return {phase: {"epochs", "seconds"}} of what was trained."""
@@ -195,15 +280,27 @@ class Trainer:
         }
 
 
-def train_cnn(run, settings, train, val, image_size, classes):
+def _variables(model):
+    """Return {name: variable} of a compiled model: weights, dropout's seeds, optimizer."""
+    return {
+        f"{kind}_{place:05}": variable
+        for kind, owner in (("model", model), ("optimizer", model.optimizer))
+        for place, variable in enumerate(owner.variables)
+    }
+
+
+def train_cnn(run, settings, train, val, image_size, classes, checkpoint=None):
     """Train a CNN from scratch; return (model, trainer).
 
-    `settings` is what `config.run_settings` gives; `train` and `val` are image Examples.
+    `settings` is what `config.run_settings` gives; `train` and `val` are image Examples;
+    `checkpoint` is taken up if it holds something.
     """
     runtime.begin(settings["seed"], settings["training"]["precision"])
     cnn = settings["model"]
     model = build_cnn(cnn, image_size, classes)
-    trainer = Trainer(run, settings["training"], classes, settings["seed"])
+    trainer = Trainer(
+        run, settings["training"], classes, settings["seed"], ["training"], checkpoint
+    )
     trainer.fit(
         Phase(
             "training",
@@ -256,12 +353,14 @@ class TransferModel:
         }[phase]
 
 
-def train_transfer(run, settings, weights, inputs, labels, image_size, classes):
+def train_transfer(
+    run, settings, weights, inputs, labels, image_size, classes, checkpoint=None
+):
     """Train a head, then the top, then the whole network; return (model, trainer).
 
     `weights` is the backbone's file; `inputs` holds per phase the pair (train, val) of
     arrays: embeddings (N, F), trunk activations (N, h, w, c), images uint8; `labels` the
-    pair of label arrays that goes with each.
+    pair of label arrays that goes with each; `checkpoint` is taken up if it holds something.
     """
     training, backbone_settings = settings["training"], settings["backbone"]
     runtime.begin(settings["seed"], training["precision"])
@@ -269,12 +368,11 @@ def train_transfer(run, settings, weights, inputs, labels, image_size, classes):
     # Again, so that the head does not depend on how many draws the backbone took.
     keras.utils.set_random_seed(settings["seed"])
     network = TransferModel(backbone, backbone_settings["top"], settings["head"], classes)
-    trainer = Trainer(run, training, classes, settings["seed"])
+    names = [name for name in inputs if training[name]["epochs"]]
+    trainer = Trainer(run, training, classes, settings["seed"], names, checkpoint)
     rates = {"feature_extraction": settings["head"]["learning_rate"]}
-    for name, (train, val) in inputs.items():
-        plan = training[name]
-        if plan["epochs"] == 0:
-            continue
+    for name in names:
+        plan, (train, val) = training[name], inputs[name]
         trainer.fit(
             Phase(
                 name,
@@ -290,13 +388,15 @@ def train_transfer(run, settings, weights, inputs, labels, image_size, classes):
     return network.from_images, trainer
 
 
-def write_results(model, trainer, subsets, names, out):
+def write_results(model, trainer, key, subsets, names, out):
     """Predict every subset and write a run's files.
 
     `subsets` is {name: (images uint8, labels, groups)}, `names` the classes; `out` holds
-    the paths `model`, `history`, `predictions` and `cost`. The saved model takes pixels
-    0-255 and carries no optimizer state.
+    the paths `model`, `history`, `predictions` and `cost`, of which the last one, written
+    last, notes the `key` that it all rests on. The saved model takes pixels 0-255 and
+    carries no optimizer state.
     """
+    Path(out["cost"]).unlink(missing_ok=True)
     predictions, seconds, images = {}, 0.0, 0
     # The first batch may pay for tracing and is not timed.
     features.predict(model, next(iter(subsets.values()))[0][:1])
@@ -307,9 +407,13 @@ def write_results(model, trainer, subsets, names, out):
         images += len(inputs)
     write_predictions(out["predictions"], names, predictions)
     files.write_table(out["history"], pd.DataFrame(trainer.history))
+    with files.replacing(out["model"]) as temporary:
+        # A model that was never compiled carries no optimizer.
+        keras.Model(model.input, model.output, name=model.name).save(temporary)
     files.write_json(
         out["cost"],
         {
+            "key": key,
             "device": runtime.device(),
             "backend": keras.backend.backend(),
             "parameters": model.count_params(),
@@ -318,19 +422,50 @@ def write_results(model, trainer, subsets, names, out):
             "phases": trainer.cost(),
         },
     )
-    with files.replacing(out["model"]) as temporary:
-        # A model that was never compiled carries no optimizer.
-        keras.Model(model.input, model.output, name=model.name).save(temporary)
 
 
-def train_run(run, settings, inputs, out):
-    """Train one run of the grid from files to files.
+def run_key(settings, inputs):
+    """Return the hash of all that determines a run: settings, data, code, versions."""
+    modules = (backbones, cnns, features, heads, runtime)
+    sources = [Path(__file__), *(Path(module.__file__) for module in modules)]
+    code = {source.name: source.read_text(encoding="utf-8") for source in sources}
+    backend = importlib.import_module(keras.backend.backend())
+    for package in (keras, np, backend):
+        code[package.__name__] = package.__version__
+    return checkpoints.key_of(settings, inputs, code)
+
+
+def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
+    """Train one run of the grid from files to files, once, wherever it was interrupted.
 
     `settings` is what `config.run_settings` gives. `inputs` maps names to paths:
     `images_{subset}` and `table_{subset}` for each subset; for a transfer run also
     `weights`, `embeddings_{train,val}` and `activations_{train,val}`. `out` is as in
-    `write_results`. Raises InputError when files do not fit each other.
+    `write_results`. Checkpoints lie in `folder` until the results are complete. A second
+    process for the same run waits, and has nothing to do once the first has finished.
+    Raises InputError when files do not fit each other, Stopped on SIGTERM.
     """
+    key = run_key(settings, inputs)
+    with checkpoints.one_writer(run, folder) as still_ours:
+        if _complete(out, key):
+            progress(f"{run}: another process has finished this run meanwhile")
+            return
+        for path in out.values():
+            files.remove_temporaries(path)
+        checkpoint = checkpoints.Checkpoint(run, key, folder, still_ours)
+        _train(run, settings, inputs, out, checkpoint)
+        checkpoint.remove()
+
+
+def _complete(out, key):
+    """Say whether all results are there and rest on `key`; the last one written holds it."""
+    return (
+        all(Path(path).exists() for path in out.values())
+        and files.read_json(out["cost"]).get("key") == key
+    )
+
+
+def _train(run, settings, inputs, out, checkpoint):
     subsets = [name.removeprefix("table_") for name in inputs if name.startswith("table_")]
     tables = {name: files.read_table(inputs[f"table_{name}"]) for name in subsets}
     images = {name: files.open_images(inputs[f"images_{name}"]) for name in subsets}
@@ -339,7 +474,7 @@ def train_run(run, settings, inputs, out):
     image_size, classes = images["train"].shape[1], len(names)
     if settings["kind"] == "cnn":
         train, val = (Examples(images[name], labels[name]) for name in ("train", "val"))
-        model, trainer = train_cnn(run, settings, train, val, image_size, classes)
+        model, trainer = train_cnn(run, settings, train, val, image_size, classes, checkpoint)
     else:
         arrays = {
             "feature_extraction": _pair(inputs, "embeddings"),
@@ -354,13 +489,15 @@ def train_run(run, settings, inputs, out):
             (labels["train"], labels["val"]),
             image_size,
             classes,
+            checkpoint,
         )
     evaluated = {
         name: (images[name], labels[name], tables[name]["parent_id"].to_numpy())
         for name in subsets
         if name != "train"
     }
-    write_results(model, trainer, evaluated, names, out)
+    checkpoint.still_ours()
+    write_results(model, trainer, checkpoint.key, evaluated, names, out)
 
 
 def _pair(inputs, kind):

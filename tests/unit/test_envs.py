@@ -16,22 +16,38 @@ def pins(lock):
     return dict(re.findall(r"^([a-z0-9._-]+)==([^\s\\]+)", lock, flags=re.MULTILINE))
 
 
-def test_the_conda_file_equals_the_lock():
-    conda = yaml.safe_load((ENVS / "cpu.yaml").read_text())["dependencies"]
+def lock_of(name):
+    return (ENVS / f"{name}.lock").read_text()
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_conda_file_equals_the_lock(name):
+    conda = yaml.safe_load((ENVS / f"{name}.yaml").read_text())["dependencies"]
     packages = next(entry["pip"] for entry in conda if isinstance(entry, dict))
-    assert dict(pin.split("==") for pin in packages) == pins((ENVS / "cpu.lock").read_text())
+    assert dict(pin.split("==") for pin in packages) == pins(lock_of(name))
 
 
-def test_the_conda_file_is_made_from_the_lock():
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_conda_file_is_made_from_the_lock(name):
     spec = importlib.util.spec_from_file_location("made", ENVS / "conda_from_lock.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.conda_file((ENVS / "cpu.lock").read_text()) == (ENVS / "cpu.yaml").read_text()
+    assert module.conda_file(name) == (ENVS / f"{name}.yaml").read_text()
 
 
-def test_the_lock_pins_every_requirement_with_a_hash():
-    lock = (ENVS / "cpu.lock").read_text()
-    names = re.findall(r"^([a-z][a-z0-9._-]+)", (ENVS / "requirements.in").read_text(), re.M)
+def test_cpu_and_gpu_differ_in_tensorflow_alone():
+    cpu, gpu = pins(lock_of("cpu")), pins(lock_of("gpu"))
+    assert cpu.pop("tensorflow-cpu") == gpu.pop("tensorflow")
+    cuda = {name for name in gpu if name.startswith("nvidia-")}
+    assert "nvidia-cudnn-cu12" in cuda
+    assert {name: pin for name, pin in gpu.items() if name not in cuda} == cpu
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_lock_pins_every_requirement_with_a_hash(name):
+    lock = lock_of(name)
+    wanted = (ENVS / "requirements.in").read_text() + (ENVS / f"{name}.in").read_text()
+    names = re.findall(r"^([a-z][a-z0-9._-]+)", wanted, re.M)
     assert set(names) <= set(pins(lock))
     assert lock.count("==") <= lock.count("--hash=sha256:")
     assert "://" not in re.sub(r"#.*", "", lock)

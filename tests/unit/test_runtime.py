@@ -12,6 +12,7 @@ import pytest
 
 import hemagrid
 from hemagrid import runtime
+from hemagrid.errors import InputError
 
 LIBRARY = Path(hemagrid.__file__).parent
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py"))
@@ -122,3 +123,21 @@ def test_peak_memory_is_in_mib_whatever_the_system_counts_in(monkeypatch, platfo
     monkeypatch.setattr(runtime.resource, "getrusage", lambda who: usage)
     monkeypatch.setattr(runtime.sys, "platform", platform)
     assert runtime.peak_memory_mib() == 1536
+
+
+# A GPU that was asked for
+
+
+@pytest.mark.parametrize("asked", [{"gpu": 1}, {"gres": "gpu:1"}, {"gres": "gpu:a100:1"}])
+def test_a_job_that_asked_for_a_gpu_stops_without_one(asked, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(InputError, match=r"asked for a GPU.*CUDA_VISIBLE_DEVICES is 3"):
+        runtime.prepare(1, asked, require_gpu=True)
+    runtime.prepare(1, asked, require_gpu=False)
+    monkeypatch.setattr(runtime, "device", lambda: "gpu")
+    runtime.prepare(1, asked, require_gpu=True)
+
+
+@pytest.mark.parametrize("asked", [None, {}, {"gpu": 0, "mem_mb": 100}, {"gres": "disk:1"}])
+def test_a_job_that_asked_for_none_runs_on_the_cpu(asked):
+    runtime.prepare(1, asked, require_gpu=True)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import zipfile
 
 import h5py
@@ -10,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemagrid import backbones, features, files, runtime
+from hemagrid import backbones, checkpoints, features, files, runtime
 from hemagrid.cnns import build_cnn
-from hemagrid.errors import InputError
+from hemagrid.errors import InputError, Stopped
 from hemagrid.training import (
     Examples,
     Phase,
@@ -418,6 +420,15 @@ def paths(folder):
     }
 
 
+def train_afresh(run, settings, inputs, out):
+    """Train whether or not the files are there already."""
+    folder = out["model"].parent
+    for path in out.values():
+        path.unlink(missing_ok=True)
+    train_run(run, settings, inputs, out, folder.with_name("checkpoints"))
+    assert not any(folder.with_name("checkpoints").iterdir())
+
+
 CNN_RUN = {"kind": "cnn", "model": CNN, "training": TRAINING, "seed": 42}
 TRANSFER_RUN = {
     "kind": "transfer",
@@ -487,15 +498,15 @@ def check_run(out, phases, data_set):
 
 def test_a_cnn_from_files_to_files(data_set, tmp_path):
     out = paths(tmp_path / "run")
-    train_run("regularized_cnn", CNN_RUN, data_set, out)
+    train_afresh("regularized_cnn", CNN_RUN, data_set, out)
     history, first = check_run(out, {"training": 1e-3}, data_set)
     assert len(history) == 3
 
-    train_run("regularized_cnn", CNN_RUN, data_set, out)
+    train_afresh("regularized_cnn", CNN_RUN, data_set, out)
     _, again = check_run(out, {"training": 1e-3}, data_set)
     assert all((first[name] == again[name]).all() for name in first)
 
-    train_run("regularized_cnn", CNN_RUN | {"seed": 43}, data_set, out)
+    train_afresh("regularized_cnn", CNN_RUN | {"seed": 43}, data_set, out)
     _, other = check_run(out, {"training": 1e-3}, data_set)
     assert (first["test_probabilities"] != other["test_probabilities"]).any()
 
@@ -503,7 +514,7 @@ def test_a_cnn_from_files_to_files(data_set, tmp_path):
 def test_a_transfer_run_from_files_to_files(caches, tmp_path, eager):
     rates = {"feature_extraction": 1e-3, "finetune_top": 1e-4, "finetune_all": 1e-5}
     out = paths(tmp_path / "run")
-    train_run("mobilenetv3_cfg2", TRANSFER_RUN, caches, out)
+    train_afresh("mobilenetv3_cfg2", TRANSFER_RUN, caches, out)
     history, first = check_run(out, rates, caches)
     assert list(history["phase"].value_counts(sort=False)) == [2, 1, 1]
     best = history[history["best"]]
@@ -511,7 +522,7 @@ def test_a_transfer_run_from_files_to_files(caches, tmp_path, eager):
     kept = score(first["val_probabilities"], first["val_labels"])
     assert kept == pytest.approx(tuple(best.iloc[-1][["val_loss", "val_accuracy"]]))
 
-    train_run("mobilenetv3_cfg2", TRANSFER_RUN, caches, out)
+    train_afresh("mobilenetv3_cfg2", TRANSFER_RUN, caches, out)
     again = dict(np.load(out["predictions"]))
     assert all((first[name] == again[name]).all() for name in first)
 
@@ -520,7 +531,7 @@ def test_a_phase_of_no_epochs_is_left_out(caches, tmp_path, eager):
     none = {"epochs": 0, "patience": 1, "learning_rate": 1e-4}
     training = TRANSFER_RUN["training"] | {"finetune_top": none, "finetune_all": none}
     out = paths(tmp_path / "run")
-    train_run("mobilenetv3_cfg2", TRANSFER_RUN | {"training": training}, caches, out)
+    train_afresh("mobilenetv3_cfg2", TRANSFER_RUN | {"training": training}, caches, out)
     history = files.read_table(out["history"])
     assert set(history["phase"]) == {"feature_extraction"}
     assert set(json.loads(out["cost"].read_text())["phases"]) == {"feature_extraction"}
@@ -530,10 +541,87 @@ def test_a_cache_of_another_data_set_is_refused(caches, data_set, tmp_path):
     stale = tmp_path / "stale.npy"
     np.save(stale, np.load(caches["embeddings_train"])[:-1])
     with pytest.raises(InputError, match="29 inputs but 30 labels"):
-        train_run(
+        train_afresh(
             "run",
             TRANSFER_RUN,
             caches | {"embeddings_train": stale},
             paths(tmp_path / "run"),
         )
     assert not (tmp_path / "run").exists()
+
+
+# Interrupted, and done already
+
+
+def test_a_run_that_another_process_has_finished_is_left_alone(data_set, tmp_path, capsys):
+    out = paths(tmp_path / "run")
+    train_afresh("regularized_cnn", CNN_RUN, data_set, out)
+    written = {path: path.stat().st_mtime_ns for path in out.values()}
+    train_run("regularized_cnn", CNN_RUN, data_set, out, tmp_path / "checkpoints")
+    assert "another process has finished this run" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in out.values()} == written
+
+    changed = CNN_RUN | {"seed": 43}
+    train_run("regularized_cnn", changed, data_set, out, tmp_path / "checkpoints")
+    assert all(path.stat().st_mtime_ns > written[path] for path in out.values())
+
+
+def stopped_run(settings, data_set, tmp_path, monkeypatch):
+    """Start a CNN and have it stopped after its second epoch; return its files."""
+    out = paths(tmp_path / "run")
+    report, epochs = Trainer._report, []
+
+    def stop(self, phase, row):
+        report(self, phase, row)
+        epochs.append(row)
+        if len(epochs) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_report", stop)
+    with pytest.raises(Stopped, match="by SIGTERM in epoch 3 of training after step 0"):
+        train_run("regularized_cnn", settings, data_set, out, tmp_path / "checkpoints")
+    monkeypatch.undo()
+    return out
+
+
+def test_changed_settings_do_not_take_a_checkpoint_up(data_set, tmp_path, monkeypatch, capsys):
+    out = stopped_run(CNN_RUN, data_set, tmp_path, monkeypatch)
+    assert not out["model"].exists()
+    # What a killed writer left; this process is the only one now.
+    litter = out["model"].with_name(".01234567.model.keras")
+    litter.parent.mkdir(exist_ok=True)
+    litter.write_bytes(b"half")
+    capsys.readouterr()
+    changed = CNN_RUN | {"model": CNN | {"dropout": 0.2}}
+    train_run("regularized_cnn", changed, data_set, out, tmp_path / "checkpoints")
+    said = capsys.readouterr().out
+    assert "is of other settings, data or code; it is not used" in said
+    assert "goes on" not in said
+    assert not litter.exists()
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_torn_checkpoint_starts_the_run_anew(data_set, tmp_path, monkeypatch, capsys):
+    out = stopped_run(CNN_RUN, data_set, tmp_path, monkeypatch)
+    (saved,) = (tmp_path / "checkpoints" / "regularized_cnn").glob("*.npz")
+    saved.write_bytes(saved.read_bytes()[:-100])
+    train_run("regularized_cnn", CNN_RUN, data_set, out, tmp_path / "checkpoints")
+    assert "set aside as" in capsys.readouterr().out
+    torn = dict(np.load(out["predictions"]))
+    train_afresh("regularized_cnn", CNN_RUN, data_set, out)
+    afresh = dict(np.load(out["predictions"]))
+    assert all((torn[name] == afresh[name]).all() for name in afresh)
+
+
+def test_a_checkpoint_within_a_long_epoch(data_set, tmp_path, monkeypatch):
+    monkeypatch.setattr("hemagrid.training.SAVE_EVERY", 0)
+    seen = []
+    save = checkpoints.Checkpoint.save
+
+    def note(self, facts, arrays):
+        seen.append((facts["position"]["epoch"], len(facts["position"]["steps"])))
+        save(self, facts, arrays)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "save", note)
+    train_afresh("regularized_cnn", CNN_RUN, data_set, paths(tmp_path / "run"))
+    assert seen[:5] == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]

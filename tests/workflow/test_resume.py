@@ -1,0 +1,180 @@
+"""A training process killed twenty times ends in the bits of one never disturbed."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hemagrid import backbones, features, files
+
+KILLS = 20
+CLASSES = 3
+SUBSETS = {"train": 24, "val": 8, "test": 8, "test_augmented": 8}
+TRAINING = {
+    "optimizer": "adam",
+    "monitor": "val_loss",
+    "class_weights": True,
+    "precision": "float32",
+}
+EPOCHS = {
+    "cnn": {"training": 60},
+    "transfer": {"feature_extraction": 20, "finetune_top": 10, "finetune_all": 8},
+}
+DELAY = {"cnn": 0.15, "transfer": 0.6}  # seconds, some epochs' time
+SETTINGS = {
+    "cnn": {
+        "kind": "cnn",
+        "model": {
+            "filters": [4, 8],
+            "dense": 8,
+            "batch_norm": True,
+            "dropout": 0.1,
+            "dense_dropout": 0.1,
+            "learning_rate": 1e-3,
+            "epochs": 60,
+            "patience": 60,
+            "batch_size": 8,
+        },
+        "training": TRAINING,
+        "seed": 42,
+    },
+    "transfer": {
+        "kind": "transfer",
+        "backbone": {"application": "VGG16", "top": "block4_pool", "batch_size": 8},
+        # Everything that has a state of its own: statistics, and dropout's random numbers.
+        "head": {
+            "dense": [16],
+            "batch_norm": True,
+            "dropout": [0.3],
+            "learning_rate": 1e-3,
+        },
+        "training": TRAINING
+        | {
+            phase: {"epochs": epochs, "patience": epochs, "learning_rate": 1e-4}
+            for phase, epochs in EPOCHS["transfer"].items()
+        },
+        "seed": 42,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Small files of everything that a transfer run reads; a CNN reads some of them."""
+    folder = tmp_path_factory.mktemp("inputs")
+    random = np.random.default_rng(0)
+    inputs = {}
+    for subset, count in SUBSETS.items():
+        labels = np.arange(count) % CLASSES
+        noise = random.integers(0, 128, (count, 32, 32, 3)) // (1 + labels[:, None, None, None])
+        inputs[f"images_{subset}"] = folder / f"{subset}.npy"
+        inputs[f"table_{subset}"] = folder / f"{subset}.csv"
+        np.save(inputs[f"images_{subset}"], noise.astype("uint8"))
+        names = np.array(["a", "b", "c"])[labels]
+        table = pd.DataFrame({"label": labels, "class_name": names, "parent_id": range(count)})
+        files.write_table(inputs[f"table_{subset}"], table)
+    inputs["weights"] = folder / "backbone.weights.h5"
+    backbone = backbones.random_backbone("VGG16", np.load(inputs["images_train"]), seed=1)
+    backbone.save_weights(inputs["weights"])
+    trunk, top = backbones.cut_backbone(backbone, "block4_pool")
+    for subset in ("train", "val"):
+        inputs[f"activations_{subset}"] = folder / f"activations_{subset}.npy"
+        inputs[f"embeddings_{subset}"] = folder / f"embeddings_{subset}.npy"
+        activations = features.predict(trunk, np.load(inputs[f"images_{subset}"]))
+        np.save(inputs[f"activations_{subset}"], activations)
+        np.save(inputs[f"embeddings_{subset}"], features.predict(top, activations))
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory, environment, inputs):
+    """A function that trains a kind of run with so many kills; returns files and children."""
+
+    def train(kind, kills, terms=0.25):
+        folder = tmp_path_factory.mktemp(f"{kind}_{kills}")
+        names = ("model.keras", "history.csv", "predictions.npz", "cost.json")
+        out = {name.split(".")[0]: str(folder / "results" / name) for name in names}
+        (folder / "results").mkdir()
+        used = {name: str(path) for name, path in inputs.items()}
+        if kind == "cnn":
+            used = {
+                name: path for name, path in used.items() if "images" in name or "table" in name
+            }
+        job = {
+            "run": "a_run",
+            "settings": SETTINGS[kind],
+            "inputs": used,
+            "out": out,
+            "folder": str(folder / "checkpoints"),
+            "kills": kills,
+            "terms": terms,
+            "delay": DELAY[kind],
+            "epochs": EPOCHS[kind],
+            "seed": 5,
+        }
+        files.write_json(folder / "job.json", job)
+        one_thread = {name: "1" for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
+        done = subprocess.run(
+            [sys.executable, Path(__file__).with_name("killing.py"), folder / "job.json"],
+            env=environment | one_thread | {"PYTHONPATH": str(Path(files.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        children = json.loads((folder / "job.children").read_text())
+        return SimpleNamespace(folder=folder, out=out, children=children)
+
+    return train
+
+
+def weights_in(model):
+    with zipfile.ZipFile(model) as archive:
+        return archive.read("model.weights.h5")
+
+
+@pytest.mark.parametrize("kind", EPOCHS)
+def test_a_run_killed_at_random_instants_ends_in_the_same_bits(kind, train):
+    calm, killed = train(kind, 0), train(kind, KILLS)
+    assert len(calm.children) == 1
+    signals = [child["signal"] for child in killed.children if child["signal"]]
+    assert len(signals) == KILLS
+    assert set(signals) == {"SIGKILL", "SIGTERM"}
+    log = "".join(child["log"] for child in killed.children)
+    resumed = re.findall(r"(\w+) +goes on in epoch +(\d+)", log)
+    assert {phase for phase, _ in resumed} == set(EPOCHS[kind])
+    assert len(set(resumed)) >= KILLS / 3, "the kills met the run in a few places only"
+
+    assert weights_in(killed.out["model"]) == weights_in(calm.out["model"])
+    histories = [files.read_table(study.out["history"]) for study in (killed, calm)]
+    one, two = (history.drop(columns="seconds") for history in histories)
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    one, two = (np.load(study.out["predictions"]) for study in (killed, calm))
+    assert one.files == two.files
+    assert all((one[name] == two[name]).all() for name in one.files)
+    for study in (killed, calm):
+        assert not any((study.folder / "checkpoints").iterdir())
+        left = {path.name for path in (study.folder / "results").iterdir()}
+        assert left == {Path(path).name for path in study.out.values()}
+
+
+def test_sigterm_saves_the_step_it_met(train):
+    killed = train("cnn", 6, terms=1)
+    stopped = [
+        (re.search(r"in (epoch \d+) of training (after step \d+);", child["log"]), place)
+        for place, child in enumerate(killed.children)
+        if child["status"] == 3
+    ]
+    assert stopped
+    for place_of_stop, child in stopped:
+        epoch, step = place_of_stop.groups()
+        # A child that is stopped while it starts says nothing and leaves all as it is.
+        later = "".join(each["log"] for each in killed.children[child + 1 :])
+        assert re.search(r"goes on in (.*)", later).group(1) == f"{epoch} {step}"
