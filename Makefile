@@ -10,11 +10,15 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test venv lock check
+.PHONY: help demo test test-cluster faults plan status venv lock check
 
 help:
 	@echo "make demo   the complete small study: no network, no GPU, minutes"
+	@echo "make plan   what a study will cost: ARGS='--configfile my.yaml --profile profiles/slurm'"
+	@echo "make status where every run of a study stands: ARGS='--directory DIR'"
 	@echo "make test   format, lint and all tests"
+	@echo "make faults what a cluster does to a job, the slow ones included: 30 minutes, as root"
+	@echo "make test-cluster PROFILE=profiles/slurm   a small study on the cluster you sit on"
 	@echo "make venv   only the set-up, into $(VENV)"
 
 demo: venv
@@ -22,6 +26,18 @@ demo: venv
 		--cores $(CORES) --resources mem_mb=7500 --rerun-incomplete
 	@cat demo/results/tables/headline.txt
 	@echo "Report: $(CURDIR)/demo/results/report.html"
+
+plan: venv
+	@$(VENV)/bin/python scripts/plan.py $(ARGS)
+
+status: venv
+	@$(VENV)/bin/python scripts/status.py $(ARGS)
+
+test-cluster: venv
+	@HEMAGRID_PROFILE=$(PROFILE) $(VENV)/bin/pytest tests/cluster/test_study.py
+
+faults: venv
+	@HEMAGRID_SLOW_FAULTS=1 $(VENV)/bin/pytest -v tests/cluster
 
 test: venv check
 	@$(VENV)/bin/pytest

@@ -2,10 +2,13 @@
 
 from hemagrid.logs import job
 from hemagrid.report import write_report
+from hemagrid.usage import write_usage
 
 with job(snakemake.log[0]):
+    write_usage(snakemake.params.benchmarks, snakemake.output.resources)
     write_report(
         snakemake.output.report,
+        resources=snakemake.output.resources,
         select_by=snakemake.params.select_by,
         **dict(snakemake.input.items()),
     )

@@ -97,7 +97,9 @@ def in_folder():
     def arguments(folder, *configs):
         chosen = ["--configfile", *configs] if configs else []
         workflow = ROOT / "workflow" / "Snakefile"
-        return ["--snakefile", workflow, "--directory", folder, *chosen]
+        # As profiles/default, which is found from the repository's folder only.
+        extended = "--benchmark-extended"
+        return ["--snakefile", workflow, "--directory", folder, extended, *chosen]
 
     return arguments
 

@@ -6,6 +6,7 @@ import math
 import re
 import reprlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from jsonschema import Draft202012Validator, validators
 
@@ -273,6 +274,25 @@ def _hint(value, schema):
 def _did_you_mean(word, known):
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def check_weights(config, built):
+    """Raise InputError if weights that the grid needs are a file that is not there.
+
+    `built` is the pattern of the files made of them, for which they are not needed again.
+    """
+    for name in config["grid"]["backbones"]:
+        weights = config["backbones"][name]["weights"]
+        if weights in ("imagenet", "random"):
+            continue
+        if not Path(weights).exists() and not Path(built.format(name)).exists():
+            application = config["backbones"][name]["application"]
+            raise InputError(
+                f"backbones.{name}.weights: found no file {Path(weights).absolute()}, expected "
+                f"weights of keras.applications.{application}(include_top=False): on a machine "
+                "with a network, model.save_weights writes them; put them there, or set "
+                "`imagenet` (fetched by Keras) or `random`"
+            )
 
 
 def _check_splits(config, schema):

@@ -7,7 +7,7 @@ import jinja2
 import pandas as pd
 import yaml
 
-from hemagrid import charts, tables
+from hemagrid import charts, tables, usage
 from hemagrid.files import read_json, write_text
 from hemagrid.predictions import SUBSET_NAMES
 from hemagrid.published import published_heads
@@ -26,6 +26,7 @@ def write_report(
     contact_sheet,
     config,
     versions,
+    resources,
     select_by,
 ):
     """Write the report of a study as one self-contained HTML page at `out`.
@@ -36,6 +37,7 @@ def write_report(
         belongs to the run that its folder names.
     audit: path of audit.json; contact_sheet: path of a PNG.
     config, versions: paths of what `provenance` wrote.
+    resources: path of what `usage.write_usage` wrote.
     select_by: the subset on whose accuracy the best run and heads are chosen.
     """
     audit = read_json(audit)
@@ -47,6 +49,7 @@ def write_report(
     theirs = published_heads() if settings["published"] else None
     best_heads = tables.best_heads_table(loaded, select_by, theirs)
     best = tables.best_run(loaded, select_by)
+    jobs = usage.read_usage(resources)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -84,6 +87,8 @@ def write_report(
         findings=_findings(audit),
         class_balance=_inline(charts.class_balance(audit)),
         contact_sheet=contact_sheet,
+        jobs=usage.shown(jobs),
+        rules=usage.summary(jobs),
         config=Path(config).read_text(encoding="utf-8"),
         seed=settings["seed"],
         bootstrap=settings["evaluation"]["bootstrap"],

@@ -9,11 +9,12 @@ from PIL import Image
 
 from hemagrid import charts
 from hemagrid.evaluation import evaluate
-from hemagrid.files import write_json, write_table
+from hemagrid.files import write_json, write_table, write_text
 from hemagrid.predictions import write_predictions
 from hemagrid.provenance import write_config
 from hemagrid.report import write_report
 from hemagrid.tables import grid_table, load_metrics
+from hemagrid.usage import write_usage
 
 MARKUP = '<script>alert("x")</script> & co'
 NAMES = ["basophil", "ig", MARKUP]
@@ -147,6 +148,7 @@ def report(study, out, *, runs=RUNS, select_by="val", weights="imagenet", publis
         },
         folder / "config.yaml",
     )
+    write_usage(study / "benchmarks", folder / "resources.csv")
     write_json(folder / "versions.json", {"python": "3.11", "hemagrid": "<b>0.1</b>"})
     write_report(
         out,
@@ -157,6 +159,7 @@ def report(study, out, *, runs=RUNS, select_by="val", weights="imagenet", publis
         contact_sheet=study / "contact_sheet.png",
         config=folder / "config.yaml",
         versions=folder / "versions.json",
+        resources=folder / "resources.csv",
         select_by=select_by,
     )
     return out.read_text(encoding="utf-8")
@@ -215,6 +218,22 @@ def test_the_page_says_what_weakens_it(study, tmp_path):
 def test_a_study_without_any_result_still_has_a_page(study, tmp_path):
     html = report(study, tmp_path / "report.html", runs=["vgg16_cfg2"])
     assert "No run has been evaluated" in html and "The data" in html
+
+
+def test_requested_and_used_resources_are_shown(study, tmp_path):
+    benchmark = study / "benchmarks" / "train" / "vgg16_cfg1.tsv"
+    assert "No benchmark of any job was found" in report(study, tmp_path / "a.html")
+    write_text(
+        benchmark,
+        "s\tmax_rss\tcpu_time\tthreads\tresources\n"
+        "1800\t1000\t600\t1\t{'mem_mb': 6000, 'runtime': 120}\n",
+    )
+    html = report(study, tmp_path / "b.html")
+    benchmark.unlink()
+    assert (
+        "<td>1,049 MB of 6,000 MB (17 %)</td><td>30 min 00 s of 2 h 00 min (25 %)</td>" in html
+    )
+    assert '<th scope="row">train vgg16_cfg1</th><td>1,049 MB</td><td>6,000 MB</td>' in html
 
 
 def test_charts_show_what_they_are_given(study):

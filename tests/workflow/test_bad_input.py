@@ -258,6 +258,18 @@ def test_weights_that_cannot_be_fetched_say_which_file_goes_where(folder, run, o
     assert not (folder / target).exists()
 
 
+def test_weights_of_the_users_that_are_not_there_are_refused_before_any_job(folder, run):
+    config = {"backbones": {"vgg16": {"weights": "mine/vgg.weights.h5"}}}
+    result = run(config=config)
+    refused(
+        result,
+        f"backbones.vgg16.weights: found no file {folder / 'mine' / 'vgg.weights.h5'}",
+        "keras.applications.VGG16",
+        "imagenet",
+    )
+    assert not any(folder.glob("logs/*"))
+
+
 def test_a_download_that_fails_says_which_file_goes_where(folder, run, offline):
     archive = "resources/bloodmnist/bloodmnist_128.npz"
     result = run(archive, config={}, **offline)

@@ -13,7 +13,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
-SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+# For people, not of a rule.
+PROGRAMS = {"plan", "status"}
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem not in PROGRAMS)
 LIBRARY = sorted((ROOT / "scripts" / "hemagrid").glob("*.py"))
 
 # Prints rule, mem_mb and runtime of every planned job, on the first and second attempt.

@@ -74,10 +74,12 @@ def test_nothing_is_written_elsewhere(study):
     assert {path.name for path in study.folder.iterdir()} == {
         ".snakemake",
         "benchmarks",
+        "checkpoints",
         "logs",
         "resources",
         "results",
     }
+    assert not any((study.folder / "checkpoints").iterdir())
 
 
 def test_every_job_has_a_log_and_a_benchmark(study):
@@ -281,6 +283,16 @@ def embedded(page, name):
     return json.JSONDecoder().raw_decode(page[start:])[0]
 
 
+def test_the_report_tells_what_jobs_asked_for_and_used(study):
+    table = pd.read_csv(study.results / "tables" / "resources.csv", keep_default_na=False)
+    train = table[table["rule"] == "train"].set_index("job")
+    assert set(train.index) == set(TRAINED)
+    assert set(train["requested_mem_mb"].astype(float)) == {1500, 2000}
+    assert (train["requested_minutes"].astype(float) > 0).all()
+    assert (train["used_minutes"].astype(float) > 0).all()
+    assert "asked for and used" in (study.results / "report.html").read_text()
+
+
 def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
     result = snakemake(study.folder, *study.arguments, "--report", "report.zip")
     archive = study.folder / "report.zip"
@@ -294,6 +306,7 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/report.html",
         "results/tables/grid.csv",
         "results/tables/best_heads.csv",
+        "results/tables/resources.csv",
         "results/provenance/config.yaml",
         "results/provenance/versions.json",
         "results/figures/accuracy.svg",
@@ -338,8 +351,8 @@ def planned(study, plan):
     return planned
 
 
-COMPARED = {
-    "results/report.html",
+REPORT = {"results/report.html", "results/tables/resources.csv"}
+COMPARED = REPORT | {
     "results/figures/accuracy.svg",
     *(
         f"results/tables/{table}.{kind}"
@@ -376,7 +389,7 @@ def test_run_again_it_has_nothing_to_do(study, snakemake):
 def test_a_change_in_the_config_makes_its_runs_again(study, tmp_path, planned, overlay, runs):
     changed = tmp_path / "overlay.yaml"
     changed.write_text(overlay)
-    expected = PROVENANCE | {"results/report.html"}
+    expected = PROVENANCE | REPORT
     for run in runs:
         expected |= files_of(run) | COMPARED
     assert planned(changed).keys() == expected
@@ -385,7 +398,7 @@ def test_a_change_in_the_config_makes_its_runs_again(study, tmp_path, planned, o
 def test_resources_make_nothing_again(study, tmp_path, planned):
     changed = tmp_path / "overlay.yaml"
     changed.write_text("backbones: {mobilenetv3: {mem_mb: 9000, runtime: 999}}")
-    assert planned(changed).keys() == PROVENANCE | {"results/report.html"}
+    assert planned(changed).keys() == PROVENANCE | REPORT
 
 
 def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, planned):

@@ -43,6 +43,7 @@ rule originals:
         "logs/originals.log",
     benchmark:
         "benchmarks/originals.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -72,6 +73,7 @@ rule contact_sheet:
         "logs/contact_sheet/{subset}.log",
     benchmark:
         "benchmarks/contact_sheet/{subset}.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -15,6 +15,8 @@ rule backbone_weights:
         "logs/backbone_weights/{backbone}.log",
     benchmark:
         "benchmarks/backbone_weights/{backbone}.tsv"
+    # First of all: what a network cannot give is said before anything is queued.
+    priority: 100
     localrule: True
     conda:
         "../../envs/cpu.yaml"

@@ -19,6 +19,7 @@ def validate_config():
     )
     try:
         config.update(study.validated(config, schema))
+        study.check_weights(config, built="resources/weights/{}.weights.h5")
     except InputError as error:
         raise WorkflowError(str(error)) from None
 

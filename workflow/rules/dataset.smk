@@ -84,6 +84,8 @@ rule fingerprint:
         "logs/fingerprint.log",
     benchmark:
         "benchmarks/fingerprint.tsv"
+    # Ten seconds for the published set, less than a cluster job of its own would cost.
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2

@@ -15,6 +15,8 @@ rule evaluate:
         "logs/evaluate/{run}.log",
     benchmark:
         "benchmarks/evaluate/{run}.tsv"
+    # Seconds, as every rule here: a cluster job of its own would cost more.
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -54,6 +56,7 @@ rule plot_run:
         "logs/plot_run/{run}.log",
     benchmark:
         "benchmarks/plot_run/{run}.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -60,6 +60,7 @@ rule plot_accuracy:
         "logs/plot_accuracy.log",
     benchmark:
         "benchmarks/plot_accuracy.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -87,6 +88,7 @@ rule plot_classes:
         "logs/plot_classes.log",
     benchmark:
         "benchmarks/plot_classes.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -148,6 +150,12 @@ rule report:
             category="Report",
             labels={"file": "the whole comparison on one page"},
         ),
+        resources=report(
+            "results/tables/resources.csv",
+            caption="../report/resources.rst",
+            category="Tables",
+            labels={"table": "requested and used resources", "format": "CSV"},
+        ),
     log:
         "logs/report.log",
     benchmark:
@@ -161,6 +169,9 @@ rule report:
         runtime=per_attempt(10),
     params:
         select_by=config["tuning"]["select_by"],
+        # What jobs used is read from where it happens to lie. As inputs, a benchmark file
+        # that is gone would have its run trained again.
+        benchmarks="benchmarks",
     message:
         "Writing the report"
     script:

@@ -45,6 +45,7 @@ rule control:
         "benchmarks/control/{run}.tsv"
     wildcard_constraints:
         run="|".join(CONTROLS),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 1

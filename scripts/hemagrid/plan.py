@@ -1,0 +1,431 @@
+"""What a study will cost: jobs, hours and storage, before anything is submitted.
+
+Hours come from measured speeds (`throughput.csv`, written by
+tests/benchmarks/measure_throughput.py), storage from the shapes of arrays and the numbers of
+parameters. Both are near the truth, not exact.
+"""
+
+import math
+import textwrap
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hemagrid import files
+from hemagrid.config import BLOODMNIST_CLASSES, evaluated_subsets, grid
+from hemagrid.errors import InputError
+from hemagrid.tables import duration
+from hemagrid.terminal import aligned, size
+
+SPEEDS = Path(__file__).with_name("throughput.csv")
+# In a study's own folder; its rows win over those of `SPEEDS`.
+OWN_SPEEDS = Path("resources", "throughput.csv")
+MEASURE = "python tests/benchmarks/measure_throughput.py"
+KEYS = ["device", "application", "top", "stage", "image_size"]
+COLUMNS = [*KEYS, "batch", "threads", "images_per_second", "startup_seconds"]
+# Of one image: the shape that comes out, and a CNN's multiplications.
+COLUMNS += ["output", "parameters", "multiplications"]
+
+# What the published files of BloodMNIST hold, at every resolution.
+_BLOODMNIST_TRAIN, _BLOODMNIST_TEST = 11_959, 3_421
+# The weights, the best ones so far and the optimizer's two moments, all float32; and as
+# much again while a new checkpoint takes the place of the former.
+_CHECKPOINT_COPIES = 8
+_PHASES = ("feature_extraction", "finetune_top", "finetune_all")
+# The validation pass of a phase goes through what the phase trains.
+_FORWARD = {"feature_extraction": [], "finetune_top": ["top"], "finetune_all": ["trunk", "top"]}
+_PLACES = {"local": "local", "cpu": "CPU", "gpu": "GPU"}
+# Rows of the table of speeds that are of no backbone.
+CNN, AUGMENTATION = ("cnn", ""), ("augmentation", "")
+# What the speed of these does not depend on is the size of the images.
+_SIZELESS = ("start", "feature_extraction")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One planned job; `place` is "local", "cpu" or "gpu", `minutes` what it asks for."""
+
+    rule: str
+    wildcards: dict
+    place: str
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of the data set in all, and of each subset; `source` says how that is known."""
+
+    found: int
+    subsets: dict
+    source: str
+
+
+class Unmeasured(Exception):
+    """The speed of a network was not measured; says of which one."""
+
+
+def count_images(config, folder="."):
+    """Return the Images of the study in `folder`: exact once it is split.
+
+    Raises InputError when the config names a file or folder of images that is not there.
+    """
+    splits = Path(folder, "results", "dataset", "splits.csv")
+    if splits.exists():
+        kept = files.read_table(splits)["split"].value_counts().to_dict()
+        found = len(np.load(splits.with_name("images.npy"), mmap_mode="r"))
+        source = f"{sum(kept.values()):,} after duplicates were removed, from {splits}"
+    else:
+        found, known = _found(config["dataset"], folder)
+        kept = {name: round(share * found) for name, share in config["splits"].items()}
+        source = f"{found:,}, {known}; duplicates among them will be removed"
+    copies = config["augmentation"]
+    subsets = {
+        "train": kept["train"] * copies["train"]["copies"],
+        "val": kept["val"] * copies["val"]["copies"],
+        "test": kept["test"],
+        "test_augmented": kept["test"] * copies["test_augmented"]["copies"],
+    }
+    if "external" in evaluated_subsets(config):
+        subsets["external"] = _BLOODMNIST_TEST
+    return Images(found, subsets, source)
+
+
+def _found(dataset, folder):
+    """Return (number of images in the source, how it is known), decoding none."""
+    if dataset["source"] == "bloodmnist":
+        return _BLOODMNIST_TRAIN, "the known size of BloodMNIST's train split"
+    if dataset["source"] == "smears":
+        drawn = dataset["smears"]
+        planted = drawn["duplicates"] + drawn["near_duplicates"]
+        return BLOODMNIST_CLASSES * drawn["per_class"] + planted, "as many as will be drawn"
+    path = Path(folder, dataset["path"])
+    if dataset["source"] == "npz":
+        return _rows_of_npz(path), f"from the header of {path}"
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: dataset.path: found no folder, expected one of class folders"
+        )
+    pictures = [p for p in path.glob("*/**/*") if p.is_file() and not p.name.startswith(".")]
+    return len(pictures), f"the files in {path}"
+
+
+def _rows_of_npz(path):
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as array:
+            version = np.lib.format.read_magic(array)
+            read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+            return read(array)[0][0]
+    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: dataset.path: found no npz with an array `images` ({error})"
+        ) from None
+
+
+def read_speeds(folder="."):
+    """Return the measured speeds, one row per network, stage and device, as a data frame.
+
+    Raises InputError for a table that is none.
+    """
+    tables = [read_table(path) for path in (SPEEDS, Path(folder, OWN_SPEEDS)) if path.exists()]
+    return pd.concat(tables).drop_duplicates(KEYS, keep="last", ignore_index=True)
+
+
+def read_table(path):
+    """Read one table of speeds. Raises InputError for anything else."""
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(["application", "top", "output"], str))
+        return table[COLUMNS].fillna({"top": "", "output": ""})
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: found no table of speeds ({error}), expected the columns "
+            f"{', '.join(COLUMNS)}; remove it and run `{MEASURE}`"
+        ) from None
+
+
+def add_speeds(path, rows):
+    """Add `rows` (a data frame) to the table at `path`, over older ones of the same keys."""
+    tables = [read_table(path), rows] if Path(path).exists() else [rows]
+    table = pd.concat(tables)[COLUMNS].drop_duplicates(KEYS, keep="last")
+    table = table.astype({"parameters": "Int64", "multiplications": "Int64"})
+    files.write_table(path, table.sort_values(KEYS))
+
+
+def cnn_numbers(settings, image_size, classes):
+    """Return (parameters, multiplications per image) of a CNN as `cnns.build_cnn` makes it."""
+    side, channels, parameters, multiplications = image_size, 3, 0, 0
+    for filters in settings["filters"]:
+        kernel = 9 * channels * filters
+        parameters += kernel + filters + 4 * filters * settings["batch_norm"]
+        multiplications += side**2 * kernel
+        side, channels = side // 2, filters
+    dense = side**2 * channels * settings["dense"]
+    output = settings["dense"] * classes
+    parameters += dense + settings["dense"] + output + classes
+    return parameters, multiplications + dense + output
+
+
+def head_parameters(head, features, classes):
+    """Return the number of parameters of a head as `heads.build_head` makes it."""
+    parameters, width = 0, features
+    for neurons in head["dense"]:
+        parameters += width * neurons + neurons + 4 * neurons * head["batch_norm"]
+        width = neurons
+    return parameters + width * classes + classes
+
+
+class Estimate:
+    """Seconds of a study's jobs and bytes of its files, from its config and Images.
+
+    `speeds` is what `read_speeds` gives. All methods raise Unmeasured where it lacks a row.
+    """
+
+    def __init__(self, config, images, speeds):
+        self.config, self.subsets, self.speeds = config, images.subsets, speeds
+        self.found = images.found
+        self.size = config["dataset"]["image_size"]
+        self.classes = len(config["dataset"]["classes"] or []) or BLOODMNIST_CLASSES
+        self.cached = self.subsets["train"] + self.subsets["val"]
+        self.evaluated = sum(self.subsets[name] for name in evaluated_subsets(config))
+
+    def seconds(self, job, device):
+        """Return the seconds of `job` with all its epochs on `device`: "cpu" or "gpu".
+
+        On a CPU they are seconds of one core. None stands for a job of seconds or minutes.
+        """
+        if job.rule == "augment":
+            return self._sum(
+                device, AUGMENTATION, [("augment", self.subsets[job.wildcards["subset"]])]
+            )
+        if job.rule == "trunk":
+            return self._sum(
+                device, self._network(job.wildcards["backbone"]), [("trunk", self.cached)]
+            )
+        if job.rule == "embed":
+            return self._sum(
+                device, self._network(job.wildcards["backbone"]), [("top", self.cached)]
+            )
+        if job.rule == "train":
+            run = grid(self.config)[job.wildcards["run"]]
+            return self._cnn(device, run) if run.kind == "cnn" else self._transfer(device, run)
+        return None
+
+    def parameters(self, run):
+        """Return the number of parameters of the network of `run`."""
+        if run.kind == "cnn":
+            return cnn_numbers(self.config["cnns"][run.name], self.size, self.classes)[0]
+        head = self.config["heads"][run.head]
+        (features,) = self.shape(run.backbone, "top")
+        return self.backbone_parameters(run.backbone) + head_parameters(
+            head, features, self.classes
+        )
+
+    def backbone_parameters(self, backbone):
+        network = self._network(backbone)
+        return sum(
+            int(self._row(None, network, part)["parameters"]) for part in ("trunk", "top")
+        )
+
+    def shape(self, backbone, part):
+        """Return the shape of what a backbone's "trunk" or "top" makes of one image."""
+        row = self._row(None, self._network(backbone), part)
+        *sides, features = map(int, row["output"].split("x"))
+        return *(-(-side * self.size // row["image_size"]) for side in sides), features
+
+    def _network(self, backbone):
+        settings = self.config["backbones"][backbone]
+        return settings["application"], settings["top"]
+
+    def _cnn(self, device, run):
+        settings = self.config["cnns"][run.name]
+        epochs = settings["epochs"]
+        passes = [
+            ("training", epochs * self.subsets["train"]),
+            ("forward", epochs * self.subsets["val"] + self.evaluated),
+        ]
+        return self._sum(device, CNN, passes, settings)
+
+    def _transfer(self, device, run):
+        passes = [("trunk", self.evaluated), ("top", self.evaluated)]
+        for phase in _PHASES:
+            epochs = self.config["training"][phase]["epochs"]
+            passes.append((phase, epochs * self.subsets["train"]))
+            passes += [(part, epochs * self.subsets["val"]) for part in _FORWARD[phase]]
+        return self._sum(device, self._network(run.backbone), passes)
+
+    def _sum(self, device, network, passes, cnn=None):
+        """Add up what it takes to start, to trace each stage once, and all images."""
+        seconds, stages = self._row(device, network, "start")["startup_seconds"], set()
+        for stage, images in passes:
+            if images:
+                row = self._row(device, network, stage)
+                seconds += images / row["images_per_second"] * self._work(row, cnn)
+                seconds += 0 if stage in stages else row["startup_seconds"]
+                stages.add(stage)
+        return seconds
+
+    def _work(self, row, cnn):
+        """Return how much longer one image takes here than where `row` was measured."""
+        cores = row["threads"] if row["device"] == "cpu" else 1
+        if cnn:
+            _, multiplications = cnn_numbers(cnn, self.size, self.classes)
+            return cores * multiplications / row["multiplications"]
+        if row["stage"] in _SIZELESS:
+            return cores
+        return cores * (self.size / row["image_size"]) ** 2
+
+    def _row(self, device, network, stage):
+        """Find the row of a stage, on any device if None, at the size nearest to ours."""
+        rows = self.speeds
+        chosen = (rows["application"] == network[0]) & (rows["top"] == network[1])
+        chosen &= rows["stage"] == stage
+        if device:
+            chosen &= rows["device"] == device
+        if not chosen.any():
+            raise Unmeasured(f"{network[0]}, cut at {network[1]}" if network[1] else network[0])
+        rows = rows[chosen]
+        return rows.iloc[(np.log(rows["image_size"] / self.size)).abs().argmin()]
+
+
+def storage(estimate):
+    """Return [(what, where, bytes)] of what a study writes; None bytes where unmeasured."""
+    runs = grid(estimate.config).values()
+    backbones = sorted({run.backbone for run in runs if run.backbone})
+    images = estimate.found + sum(estimate.subsets.values())
+    # Label and parent of each image as int64, probabilities as float32.
+    predictions = estimate.evaluated * (16 + 4 * estimate.classes)
+
+    def cached(part):
+        return (4 * estimate.cached * math.prod(estimate.shape(b, part)) for b in backbones)
+
+    models = _total(4 * estimate.parameters(run) for run in runs)
+    return [
+        ("images and their copies", "results/dataset/", 3 * estimate.size**2 * images),
+        (
+            "starting weights",
+            "resources/weights/",
+            _total(4 * estimate.backbone_parameters(name) for name in backbones),
+        ),
+        ("trunk activations", "results/trunks/", _total(cached("trunk"))),
+        ("embeddings", "results/embeddings/", _total(cached("top"))),
+        ("models", "results/*/model.keras", models),
+        ("predictions", "results/*/predictions.npz", predictions * len(runs)),
+        (
+            "checkpoints, at most, if all runs train at once",
+            "checkpoints/",
+            models and _CHECKPOINT_COPIES * models,
+        ),
+    ]
+
+
+def _total(amounts):
+    try:
+        return sum(amounts)
+    except Unmeasured:
+        return None
+
+
+def describe(jobs, config, folder=".", command=MEASURE):
+    """Return the plan of a study as text: `jobs` are those that would run, in data's order.
+
+    `command` is what measures the speeds of this study. Raises InputError as `count_images`
+    and `read_speeds` do.
+    """
+    images, speeds = count_images(config, folder), read_speeds(folder)
+    estimate = Estimate(config, images, speeds)
+    rows, missing, late, guessed = [], set(), [], False
+    spent = {"cpu": 0, "gpu": 0}
+    for rule in dict.fromkeys(job.rule for job in jobs):
+        group = [job for job in jobs if job.rule == rule]
+        times = []
+        for job in group:
+            device, seconds = _time(estimate, job, missing)
+            guessed |= seconds is not None and job.place == "gpu" and device == "cpu"
+            if seconds is not None:
+                times.append((seconds, device))
+                spent[device] += seconds
+                if seconds > 60 * job.minutes and (job.place == "gpu") == (device == "gpu"):
+                    late.append(" ".join([rule, *job.wildcards.values()]))
+        rows.append(
+            [
+                rule,
+                len(group),
+                "/".join(dict.fromkeys(_PLACES[job.place] for job in group)),
+                duration(max(times)[0]) if times else _SHORT,
+                _span(max(job.minutes for job in group)),
+                *(_hours(sum(t for t, on in times if on == device)) for device in spent),
+            ]
+        )
+    rows.append(["total", len(jobs), "", "", "", *map(_hours, spent.values())])
+    header = ["rule", "jobs", "runs on", "longest", "asks for", "CPU-core-hours", "GPU-hours"]
+    stored = storage(estimate)
+    kept = sum(amount or 0 for _, where, amount in stored if where != "checkpoints/")
+    known = [[what, where, _DASH if b is None else size(b)] for what, where, b in stored]
+    known.append(["kept in the end, at least", "", size(kept)])
+    parts = [
+        f"{len(grid(config))} runs in the grid, {len(jobs)} jobs to do.\n"
+        f"Images: {images.source}.\n"
+        "With their copies: "
+        + ", ".join(f"{name} {count:,}" for name, count in images.subsets.items()),
+        aligned(header, rows, left=3),
+        _paragraph(
+            "Times are for all epochs of every phase, an upper bound: early stopping ends most "
+            f"phases sooner. {_SHORT}: seconds to minutes, not counted. local: where snakemake "
+            "itself runs, also on a cluster."
+        ),
+    ]
+    if guessed:
+        parts.append(
+            _paragraph(
+                "No speed of a GPU is known here: the times of GPU jobs are those of ONE CPU "
+                "core, many times what a GPU needs. Run this on a node with a GPU, then plan "
+                "again:"
+            )
+            + f"\n  {command}"
+        )
+    if missing:
+        parts.append(
+            _paragraph(
+                f"Not measured and so left out: {'; '.join(sorted(missing))}. Measure it:"
+            )
+            + f"\n  {command}"
+        )
+    if late:
+        parts.append(
+            _paragraph(
+                f"Longer than they ask for: {', '.join(late)}. Raise `runtime` of those "
+                "networks in the config, or let their jobs be stopped and started again: "
+                "training goes on where it was."
+            )
+        )
+    parts.append(aligned(["storage", "in", "about"], known, left=2))
+    return "\n\n".join(parts)
+
+
+_SHORT, _DASH = "short", "-"
+
+
+def _time(estimate, job, missing):
+    """Return (device, seconds): on a GPU where the job has one and its speed is known."""
+    for device in ("gpu", "cpu") if job.place == "gpu" else ("cpu",):
+        try:
+            return device, estimate.seconds(job, device)
+        except Unmeasured as network:
+            unknown = str(network)
+    missing.add(unknown)
+    return device, None
+
+
+def _paragraph(text):
+    return textwrap.fill(text, 88, break_on_hyphens=False)
+
+
+def _span(minutes):
+    return f"{minutes} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def _hours(seconds):
+    hours = seconds / 3600
+    return f"{hours:,.{1 if hours >= 10 else 2}f}" if seconds else _DASH

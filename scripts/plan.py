@@ -1,0 +1,89 @@
+"""Print what a study will cost before anything is submitted: jobs, hours, storage.
+
+    python scripts/plan.py [--configfile my.yaml ...] [--directory DIR] [--profile PROFILE]
+
+A program for people, no rule's script. It takes the arguments of snakemake, and plans what
+snakemake would run with them.
+"""
+
+import contextlib
+import io
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.api import SnakemakeApi
+from snakemake.cli import parse_args, parse_config
+from snakemake.exceptions import WorkflowError, print_exception
+from snakemake.settings.types import (
+    ConfigSettings,
+    DAGSettings,
+    OutputSettings,
+    Quietness,
+    ResourceSettings,
+)
+
+from hemagrid.config_files import ROOT
+from hemagrid.errors import InputError
+from hemagrid.plan import MEASURE, OWN_SPEEDS, Job, describe
+
+SNAKEFILE = ROOT / "workflow" / "Snakefile"
+
+
+def planned(arguments):
+    """Return (jobs that would run, in the order of the rules; validated config)."""
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(
+            ResourceSettings(
+                cores=1,
+                default_resources=arguments.default_resources,
+                overwrite_resources=arguments.set_resources,
+            ),
+            config_settings=ConfigSettings(
+                config=parse_config(arguments.config), configfiles=arguments.configfile
+            ),
+            snakefile=SNAKEFILE,
+            workdir=arguments.directory,
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            # Settles which jobs are to run, locks nothing and runs nothing.
+            workflow.dag(DAGSettings(targets=set(arguments.targets))).summary()
+        inside = workflow._workflow
+        order = [rule.name for rule in inside.rules]
+        jobs = [
+            Job(job.rule.name, dict(job.wildcards), place(job), job.resources.get("runtime", 0))
+            for job in inside.dag.needrun_jobs()
+            if job.rule.name != "all"
+        ]
+        return sorted(jobs, key=lambda job: order.index(job.rule)), inside.globals["config"]
+
+
+def place(job):
+    """Say where a job runs: "local", "gpu" or "cpu"."""
+    if job.rule.name in job.rule.workflow._localrules:
+        return "local"
+    asks = job.resources.get("gpu", 0) or "gpu" in str(job.resources.get("gres", ""))
+    return "gpu" if asks else "cpu"
+
+
+def main():
+    with contextlib.redirect_stderr(io.StringIO()):  # which profile was read
+        _, arguments = parse_args(sys.argv[1:])
+    folder = Path(arguments.directory or ".")
+    measure = MEASURE
+    if arguments.configfile:
+        measure += f" --configfile {shlex.join(map(str, arguments.configfile))}"
+    if arguments.directory:
+        measure += f" --out {shlex.quote(str(folder / OWN_SPEEDS))}"
+    try:
+        jobs, config = planned(arguments)
+        print(describe(jobs, config, folder, measure))
+    except WorkflowError as error:
+        print_exception(error)
+        sys.exit(1)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main()
