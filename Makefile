@@ -34,7 +34,8 @@ status: venv
 	@$(VENV)/bin/python scripts/status.py $(ARGS)
 
 test-cluster: venv
-	@HEMAGRID_PROFILE=$(PROFILE) $(VENV)/bin/pytest tests/cluster/test_study.py
+	@HEMAGRID_PROFILE=$(PROFILE) $(VENV)/bin/pytest --basetemp=test-cluster \
+		tests/cluster/test_study.py
 
 faults: venv
 	@HEMAGRID_SLOW_FAULTS=1 $(VENV)/bin/pytest -v tests/cluster

@@ -2,13 +2,22 @@
 
 import contextlib
 import os
+import re
 import resource
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hemagrid.errors import InputError
+
+_claimed = []
 
 
 def prepare(threads, resources=None, require_gpu=False):
@@ -18,14 +27,19 @@ def prepare(threads, resources=None, require_gpu=False):
     `KERAS_BACKEND` is left as the user set it. `KERAS_HOME`, where Keras keeps weights it
     fetched, becomes `resources/keras` unless set, so that a run writes nowhere else.
 
-    A job that was given a GPU (`resources`: "gpu", or "gres" as in SLURM) and sees none
-    raises InputError if `require_gpu`: hours of a GPU's queue must not go to a CPU unseen.
+    A job that asked for a GPU (`resources`: "gpu", or "gres" as in SLURM) takes one of its
+    own outside SLURM. It raises InputError if it sees none and `require_gpu`: hours of a
+    GPU's queue must not go to a CPU unseen.
     """
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_HOME", str(Path("resources/keras").absolute()))
-    if require_gpu and _requested_gpu(resources or {}) and device() == "cpu":
+    if not _requested_gpu(resources or {}):
+        return
+    if "SLURM_JOB_ID" not in os.environ:
+        claim_gpu()
+    if require_gpu and device() == "cpu":
         import keras
 
         raise InputError(
@@ -39,6 +53,36 @@ def prepare(threads, resources=None, require_gpu=False):
 
 def _requested_gpu(resources):
     return int(resources.get("gpu", 0)) > 0 or "gpu" in str(resources.get("gres", ""))
+
+
+def claim_gpu():
+    """Take one of this machine's GPUs until this process ends, by CUDA_VISIBLE_DEVICES.
+
+    Jobs that run side by side get one each; SLURM does this for its jobs. A job waits while
+    all are taken. Without GPUs nothing happens.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = chosen.split(",") if chosen else _listed_gpus()
+    while devices and not _claimed:
+        for device in devices:
+            path = Path(tempfile.gettempdir(), f"hemagrid-gpu-{device}.lock")
+            lock = FileLock(path, mode=0o666)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            _claimed.append(lock)  # the system releases it when this process ends
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+            return
+        time.sleep(5)
+
+
+def _listed_gpus():
+    """Return the numbers of this machine's GPUs as NVIDIA's driver lists them."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return re.findall(r"^GPU (\d+):", listed.stdout, flags=re.MULTILINE)
 
 
 @contextlib.contextmanager

@@ -71,10 +71,14 @@ def test_a_bug_leaves_its_traceback_in_the_log(run):
     assert "[][3]" in log
 
 
-def test_the_log_of_an_earlier_job_is_replaced(run):
+def test_the_log_of_an_earlier_start_stays(run, monkeypatch):
     run("print('first')")
-    _, _, log = run("print('second')")
-    assert "first" not in log
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    _, screen, log = run("print('second')")
+    heads = [line for line in log.splitlines() if line.startswith("--- ")]
+    assert log.index(heads[0]) < log.index("first") < log.index(heads[1]) < log.index("second")
+    assert heads[1].endswith("SLURM job 17") and "SLURM" not in heads[0]
+    assert "---" not in screen
 
 
 def test_outside_a_job_progress_is_printed_once(capsys):

@@ -131,6 +131,7 @@ def test_peak_memory_is_in_mib_whatever_the_system_counts_in(monkeypatch, platfo
 @pytest.mark.parametrize("asked", [{"gpu": 1}, {"gres": "gpu:1"}, {"gres": "gpu:a100:1"}])
 def test_a_job_that_asked_for_a_gpu_stops_without_one(asked, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("SLURM_JOB_ID", "17")  # where SLURM has given it one
     with pytest.raises(InputError, match=r"asked for a GPU.*CUDA_VISIBLE_DEVICES is 3"):
         runtime.prepare(1, asked, require_gpu=True)
     runtime.prepare(1, asked, require_gpu=False)
@@ -141,3 +142,50 @@ def test_a_job_that_asked_for_a_gpu_stops_without_one(asked, monkeypatch):
 @pytest.mark.parametrize("asked", [None, {}, {"gpu": 0, "mem_mb": 100}, {"gres": "disk:1"}])
 def test_a_job_that_asked_for_none_runs_on_the_cpu(asked):
     runtime.prepare(1, asked, require_gpu=True)
+
+
+CLAIM = "import os; from hemagrid import runtime; runtime.claim_gpu(); "
+CLAIM += "print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); input()"
+
+
+@pytest.fixture
+def claim(tmp_path):
+    """A function that starts a process which takes a GPU of a machine with two."""
+    listing = "GPU 0: One (UUID: a)\nGPU 1: Two (UUID: b)\n"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{listing}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    started = []
+
+    def start(**variables):
+        environment = {key: os.environ[key] for key in os.environ if "CUDA" not in key}
+        environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+        environment |= {"PYTHONPATH": str(LIBRARY.parent)} | variables
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLAIM],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_jobs_side_by_side_get_a_gpu_each_and_a_third_waits(claim):
+    first, second = claim(), claim()
+    taken = {process.stdout.readline().strip(): process for process in (first, second)}
+    assert taken.keys() == {"0", "1"}
+    third = claim()
+    with pytest.raises(subprocess.TimeoutExpired):
+        third.wait(timeout=3)
+    taken["1"].kill()
+    assert third.stdout.readline().strip() == "1"
+
+
+def test_only_gpus_that_the_user_left_visible_are_taken(claim):
+    assert claim(CUDA_VISIBLE_DEVICES="1").stdout.readline().strip() == "1"
