@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import socket
 import sys
 import traceback
-from datetime import datetime
 
 from hemagrid.errors import InputError, Stopped
 
@@ -21,10 +19,7 @@ def progress(message):
 
 @contextlib.contextmanager
 def job(log_path):
-    """Send a job's output, its libraries' included, to the end of `log_path`.
-
-    A job may start several times: after a failure, or requeued on a cluster. What the
-    earlier ones said stays, and each begins with a line that says who it is.
+    """Send a job's output, its libraries' included, to `log_path`.
 
     An `InputError` ends the job with its text alone, as does `Stopped`; any other error
     leaves its traceback in the log. Either way one paragraph reaches the terminal and the
@@ -32,17 +27,11 @@ def job(log_path):
     """
     global _terminal
     _terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(log, 1)
     os.dup2(log, 2)
-    job_id = os.environ.get("SLURM_JOB_ID")
-    print(
-        f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z}: process {os.getpid()} on "
-        f"{socket.gethostname()}" + (f", SLURM job {job_id}" if job_id else ""),
-        flush=True,
-    )
     try:
         yield
     except InputError as error:

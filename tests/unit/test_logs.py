@@ -71,14 +71,10 @@ def test_a_bug_leaves_its_traceback_in_the_log(run):
     assert "[][3]" in log
 
 
-def test_the_log_of_an_earlier_start_stays(run, monkeypatch):
+def test_the_log_of_an_earlier_job_is_replaced(run):
     run("print('first')")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
-    _, screen, log = run("print('second')")
-    heads = [line for line in log.splitlines() if line.startswith("--- ")]
-    assert log.index(heads[0]) < log.index("first") < log.index(heads[1]) < log.index("second")
-    assert heads[1].endswith("SLURM job 17") and "SLURM" not in heads[0]
-    assert "---" not in screen
+    _, _, log = run("print('second')")
+    assert "first" not in log
 
 
 def test_outside_a_job_progress_is_printed_once(capsys):
