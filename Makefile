@@ -3,6 +3,8 @@
 PYTHON ?= python3
 LOCK ?= envs/cpu.lock
 CORES ?= all
+# What jobs side by side may take: all but a tenth of this machine's memory.
+MEM_MB ?= $(shell awk '/^MemTotal/ {print int($$2 / 1024 * 0.9)}' /proc/meminfo)
 VENV := .venv
 SNAKEMAKE := $(VENV)/bin/snakemake
 # Nothing is written outside the repository.
@@ -23,7 +25,7 @@ help:
 
 demo: venv
 	@$(SNAKEMAKE) --quiet reason host --directory demo --configfile config/demo.yaml \
-		--cores $(CORES) --resources mem_mb=7500 --rerun-incomplete
+		--cores $(CORES) --resources mem_mb=$(MEM_MB) --rerun-incomplete
 	@cat demo/results/tables/headline.txt
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 

@@ -98,8 +98,8 @@ def in_folder():
         chosen = ["--configfile", *configs] if configs else []
         workflow = ROOT / "workflow" / "Snakefile"
         # As profiles/default, which is found from the repository's folder only.
-        extended = "--benchmark-extended"
-        return ["--snakefile", workflow, "--directory", folder, extended, *chosen]
+        default = ["--benchmark-extended", "--show-failed-logs"]
+        return ["--snakefile", workflow, "--directory", folder, *default, *chosen]
 
     return arguments
 

@@ -68,6 +68,21 @@ PartitionName=gpu Nodes=gpu1 PriorityTier=1
 PartitionName=urgent Nodes=gpu1 PriorityTier=20 PreemptMode=OFF
 """
 
+# Python reads this first on the nodes, which have no internet: a rule's script gets a network
+# namespace of its own with nothing in it, and leaves word.
+NO_NETWORK = """\
+import ctypes
+import sys
+from pathlib import Path
+
+if any(".snakemake/scripts/" in word for word in sys.orig_argv):
+    CLONE_NEWNET = 0x40000000
+    if ctypes.CDLL(None).unshare(CLONE_NEWNET):
+        sys.exit("no network namespace of its own")
+    with Path(__file__).with_name("entered").open("a") as told:
+        told.write(" ".join(sys.orig_argv) + "\\n")
+"""
+
 
 class Slurm:
     """A cluster as its users see it: the one that this machine belongs to.
@@ -204,8 +219,13 @@ class Cluster(Slurm):
                 continue
         return found
 
+    def without_network(self):
+        """Return the commands of all rules that ran on a node, each without any network."""
+        told = self.folder / "nodes" / "entered"
+        return told.read_text().splitlines() if told.exists() else []
+
     def _write_files(self):
-        for name in ("bin", "state", "spool"):
+        for name in ("bin", "nodes", "state", "spool"):
             (self.folder / name).mkdir(parents=True)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
@@ -219,10 +239,14 @@ class Cluster(Slurm):
         (self.folder / "gres.conf").write_text(
             f"NodeName=gpu1 Name=gpu File={self.folder}/nvidia[0-{GPUS - 1}]\n"
         )
+        (self.folder / "nodes" / "sitecustomize.py").write_text(NO_NETWORK)
         # The executor drops SLURM_CONF before the srun inside a job, which would then look
         # for another cluster.
         srun = self.folder / "bin" / "srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which("srun")} "$@"\n')
+        srun.write_text(
+            f"#!/bin/sh\nexport SLURM_CONF={self.conf} PYTHONPATH={self.folder}/nodes\n"
+            f'exec {shutil.which("srun")} "$@"\n'
+        )
         srun.chmod(0o755)
 
     def _start(self, name, command, ready):

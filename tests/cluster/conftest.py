@@ -15,8 +15,10 @@ import yaml
 from .cluster import PROGRAMS, Cluster, Slurm
 
 ROOT = Path(__file__).parents[2]
+# Whether to run what waits for minutes: make faults.
+SLOW = os.environ.get("HEMAGRID_SLOW_FAULTS") == "1"
 # A cluster of one's own can be asked often, and its nodes are this machine's few cores.
-QUICK = ("--jobs", 2, "--slurm-init-seconds-before-status-checks", 5)
+QUICK = ("--jobs", 3, "--slurm-init-seconds-before-status-checks", 5)
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +36,14 @@ def cluster(require_program, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def site(request):
-    """The cluster to submit to, as `slurm`; its `profile` (a folder), `settings`, `options`."""
+    """The cluster to submit to, as `slurm`, and whether it is our `own`; its `profile` (a
+    folder), `settings`, `options`.
+    """
     chosen = os.environ.get("HEMAGRID_PROFILE")
     own = not chosen
     profile = Path(chosen or ROOT / "profiles" / "slurm").absolute()
     return SimpleNamespace(
+        own=own,
         slurm=request.getfixturevalue("cluster") if own else Slurm(),
         profile=profile,
         settings=yaml.safe_load((profile / "config.yaml").read_text()),

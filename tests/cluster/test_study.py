@@ -1,6 +1,7 @@
 """The demonstration on a cluster, through profiles/slurm: where did its jobs run?
 
-`HEMAGRID_CONFIG` names another config to run.
+Unless slow tests are asked for or a real cluster is named, `short.yaml` leaves out the third
+phase. `HEMAGRID_CONFIG` names another config to run.
 """
 
 import os
@@ -13,8 +14,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).parents[2]
-CONFIG = Path(os.environ.get("HEMAGRID_CONFIG") or ROOT / "config" / "demo.yaml").absolute()
+from .conftest import ROOT, SLOW
+
+SHORT = Path(__file__).with_name("short.yaml")
+
+
+def configs(site):
+    """The config files of the study: the demonstration's, and what makes it short."""
+    if chosen := os.environ.get("HEMAGRID_CONFIG"):
+        return [Path(chosen).absolute()]
+    whole = SLOW or not site.own
+    return [ROOT / "config" / "demo.yaml"] + [SHORT] * (not whole)
+
+
 PATIENCE = 3600  # seconds that the study may take once it is submitted
 ON_GPU = ("trunk", "embed", "train")
 
@@ -55,7 +67,7 @@ def default_partition(slurm):
 
 
 def test_the_study_runs_on_the_cluster_and_every_network_on_a_gpu_of_it(site, start, clone):
-    arguments = ["--profile", site.profile, "--configfile", CONFIG, *site.options]
+    arguments = ["--profile", site.profile, "--configfile", *configs(site), *site.options]
     said, jobs = jobs_while(
         start(clone, *arguments, **site.slurm.variables), site.slurm, clone.resolve()
     )
@@ -71,6 +83,10 @@ def test_the_study_runs_on_the_cluster_and_every_network_on_a_gpu_of_it(site, st
         augment=3, trunk=len(backbones), embed=len(backbones), train=len(runs)
     )
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+
+    if site.own:  # whose nodes have no internet
+        alone = [command for command in site.slurm.without_network() if str(clone) in command]
+        assert len(alone) == len(jobs)
 
     defaults, overrides = site.settings["default-resources"], site.settings["set-resources"]
     cpu_partition = defaults.get("slurm_partition") or default_partition(site.slurm)

@@ -20,7 +20,7 @@ rule augment:
         "../../envs/cpu.yaml"
     threads: 1
     resources:
-        mem_mb=per_attempt(2000),
+        mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
     params:
         settings=augmentation_settings,
