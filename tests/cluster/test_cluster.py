@@ -1,5 +1,6 @@
 """The cluster that the other tests stand on."""
 
+import os
 import subprocess
 import time
 
@@ -35,6 +36,11 @@ def test_two_jobs_get_a_gpu_each_and_a_cpu_job_none(cluster, tmp_path):
     jobs = [cluster.job(number) for number in numbers]
     assert [job["JOB_GRES"] for job in jobs] == ["gpu:1", "gpu:1", "(null)"]
     assert [job["Partition"] for job in jobs] == ["gpu", "gpu", "cpu"]
+
+
+def test_there_is_no_accounting(cluster):
+    asked = subprocess.run(["sacct"], env=os.environ | cluster.variables, capture_output=True)
+    assert asked.returncode != 0 and b"accounting storage is disabled" in asked.stderr
 
 
 def test_a_job_that_takes_more_memory_than_it_asked_for_is_killed(cluster):

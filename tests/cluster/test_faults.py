@@ -290,15 +290,6 @@ def test_a_job_of_a_lost_node_is_queued_again_and_goes_on(study, prepared, clust
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
 
 
-def test_nothing_asks_for_accounting(study, prepared, cluster):
-    sacct = subprocess.run(
-        ["sacct"], env=os.environ | cluster.variables, capture_output=True, text=True
-    )
-    assert sacct.returncode != 0, "this cluster was to have no accounting"
-    study.start()
-    assert_nothing_lost(study, prepared)
-
-
 # What happens to snakemake, the disk, the GPU
 
 
