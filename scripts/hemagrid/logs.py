@@ -1,11 +1,14 @@
 """What a job says: everything into its log, the few lines a person follows also on screen."""
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
 
 from hemagrid.errors import InputError, Stopped
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _terminal = sys.stderr
 
@@ -21,9 +24,9 @@ def progress(message):
 def job(log_path):
     """Send a job's output, its libraries' included, to `log_path`.
 
-    An `InputError` ends the job with its text alone, as does `Stopped`; any other error
-    leaves its traceback in the log. Either way one paragraph reaches the terminal and the
-    exit status is 1, so that a scheduler starts the job again.
+    An `InputError` ends the job with its text alone, as do `Stopped` and a full disk; any
+    other error leaves its traceback in the log. Either way one paragraph reaches the terminal
+    and the exit status is 1, so that a scheduler starts the job again.
     """
     global _terminal
     _terminal = os.fdopen(os.dup(2), "w", buffering=1)
@@ -41,6 +44,9 @@ def job(log_path):
         progress(f"Stopped: {reason}")
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            progress(f"Error: {error}; free some space or raise the quota, and run again")
+            sys.exit(1)
         traceback.print_exc()
         print(
             f"Error: {type(error).__name__}: {error}\nThe traceback is in {log_path}",

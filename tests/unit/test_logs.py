@@ -60,6 +60,13 @@ def test_bad_input_is_told_without_a_traceback(run):
     assert "Traceback" not in log
 
 
+def test_a_full_disk_is_told_without_a_traceback(run):
+    status, screen, log = run("raise OSError(28, 'No space left on device', 'images.npy')")
+    assert status == 1
+    assert "No space left on device: 'images.npy'; free some space" in screen
+    assert "Traceback" not in log
+
+
 def test_a_bug_leaves_its_traceback_in_the_log(run):
     status, screen, log = run("[][3]")
     assert status == 1
