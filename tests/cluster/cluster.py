@@ -173,9 +173,14 @@ class Cluster(Slurm):
         """End all processes of this cluster and no other, whatever state it is in."""
         for name in list(self.daemons):
             self._end(name, signal.SIGTERM)
-        for process in self.processes():  # jobs and whoever waits for them
+        _wait_until(self._none_left, "the end of the cluster's processes")
+
+    def _none_left(self):
+        """Kill jobs and whoever waits for them, and say whether there were none any more."""
+        left = self.processes()
+        for process in left:
             _signal(process, signal.SIGKILL)
-        _wait_until(lambda: not self.processes(), "the end of the cluster's processes")
+        return not left
 
     def start_controller(self):
         """Start slurmctld; return when it answers. It remembers what it knew before."""
