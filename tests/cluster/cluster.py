@@ -273,7 +273,11 @@ class Cluster(Slurm):
     def _end(self, name, number):
         daemon = self.daemons.pop(name)
         daemon.send_signal(number)
-        daemon.wait(PATIENCE)
+        try:
+            daemon.wait(10)
+        except subprocess.TimeoutExpired:  # a slurmd waits for steps that do not end
+            daemon.kill()
+            daemon.wait(PATIENCE)
 
 
 def _record(text):
