@@ -9,4 +9,6 @@ with job(snakemake.log[0]):
         dict(snakemake.output.items()),
         snakemake.params.select_by,
         snakemake.params.published,
+        reported=snakemake.params.codabench,
+        codabench=snakemake.input.get("codabench", ()),
     )

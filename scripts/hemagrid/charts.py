@@ -1,11 +1,13 @@
-"""The study's figures as SVG: confusion, learning curves, intervals, class counts."""
+"""The study's figures as SVG: confusion, learning curves, trials, intervals, class counts."""
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import vl_convert
 
 from hemagrid.files import write_text
 from hemagrid.predictions import SUBSET_NAMES
+from hemagrid.tuned import best_trial
 
 # Okabe & Ito's colours (Color Universal Design, 2008): told apart by every kind of
 # colour vision. Marks differ in shape or dash as well.
@@ -110,6 +112,106 @@ def learning_curves(history):
             )
         )
     return _styled(alt.hconcat(*panels))
+
+
+def parallel_coordinates(trials):
+    """Draw the trials of a search (as `tuned.read_trials` reads them), a line for each.
+
+    Every axis runs from the smallest to the largest value tried; those of learning rate,
+    weight decay and epochs are logarithmic. Neurons are those of all Dense layers, dropout
+    is the mean rate. Better trials are darker and lie above worse ones; the best is orange.
+    """
+    values = pd.DataFrame(
+        {
+            "Dense layers": trials["layers"],
+            "neurons in all": trials["dense"].map(lambda text: sum(_numbers(text))),
+            "mean dropout": trials["dropout"].map(lambda text: np.mean(_numbers(text))),
+            "learning rate": trials["learning_rate"],
+            "weight decay": trials["weight_decay"],
+            "epochs": trials["epochs"],
+            "validation accuracy, %": 100 * trials["val_accuracy"],
+        }
+    ).dropna(axis="columns", how="all")
+    lines, ticks = [], []
+    for name, column in values.items():
+        heights, marks = _axis(column, log=name in _LOGARITHMIC)
+        lines.append(
+            pd.DataFrame({"axis": name, "height": heights, "trial": trials["trial"]}).assign(
+                accuracy=values["validation accuracy, %"]
+            )
+        )
+        ticks.append(pd.DataFrame(marks, columns=["height", "label"]).assign(axis=name))
+    lines = pd.concat(lines).sort_values("accuracy", kind="stable")
+    x = alt.X("axis:N", sort=list(values), title=None, scale=alt.Scale(type="point")).axis(
+        orient="top",
+        domain=False,
+        ticks=False,
+        grid=True,
+        gridColor="#8A939B",
+        labelAngle=0,
+        labelFontSize=11,
+        labelFontWeight="bold",
+        labelPadding=20,
+    )
+    y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
+    number = int(best_trial(trials)["trial"])
+    line = alt.Chart(lines).encode(x=x, y=y, detail="trial:N")
+    others = line.mark_line(strokeWidth=1.4, opacity=0.85).encode(
+        color=alt.Color("accuracy:Q", legend=None).scale(range=["#BFD3E6", "#08306B"])
+    )
+    best = line.transform_filter(alt.datum.trial == number)
+    label = alt.Chart(pd.concat(ticks)).encode(x=x, y=y, text="label:N")
+    style = {"align": "left", "dx": 5, "dy": -8, "fontSize": 10}
+    name = best.transform_filter(alt.datum.axis == values.columns[-1]).mark_text(
+        align="left", dx=9, dy=6, fontWeight="bold", color=_ORANGE, text=f"best: trial {number}"
+    )
+    return _styled(
+        (
+            others
+            + best.mark_line(strokeWidth=3.2, color=_ORANGE)
+            + best.mark_point(filled=True, size=40, color=_ORANGE, opacity=1)
+            # White beneath, so that numbers are read across lines.
+            + label.mark_text(**style, stroke="white", strokeWidth=3, strokeJoin="round")
+            + label.mark_text(**style, color="#333333")
+            + name
+        ).properties(width=110 * (len(values.columns) - 1), height=260)
+    )
+
+
+_LOGARITHMIC = ("learning rate", "weight decay", "epochs")
+_MARKS = 6  # on one axis
+_MARGIN = 0.06  # between two marks, of the axis
+
+
+def _numbers(text):
+    """Read "384, 128" as [384.0, 128.0], what is missing as nothing."""
+    return [] if pd.isna(text) else [float(number) for number in text.split(",")]
+
+
+def _axis(column, *, log):
+    """Place values on an axis of height 0 to 1: (heights, marks [(height, label)]).
+
+    The marks are the values themselves where they are few, or else evenly spaced.
+    """
+    scaled = np.log(column) if log else column
+    low, high = scaled.min(), scaled.max()
+    if low == high:
+        return np.full(len(column), 0.5), [(0.5, _mark(column.iloc[0]))]
+    heights = (scaled - low) / (high - low)
+    distinct = sorted(set(zip(heights, column, strict=True)), reverse=True)
+    if len(distinct) > _MARKS:
+        steps = np.linspace(1, 0, _MARKS - 1)
+        between = low + steps * (high - low)
+        distinct = zip(steps, np.exp(between) if log else between, strict=True)
+    marks = []
+    for height, value in distinct:
+        if not marks or marks[-1][0] - height >= _MARGIN:
+            marks.append((height, _mark(value)))
+    return heights, marks
+
+
+def _mark(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def class_balance(audit):

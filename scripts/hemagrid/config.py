@@ -28,6 +28,9 @@ RESERVED_NAMES = (
 
 BLOODMNIST_CLASSES = 8
 
+TUNED_HEADS = ("tuned", "tuned_adamw")
+"""Heads that a search finds; the second one's search has weight decay in its space."""
+
 _TYPE_NAMES = {
     "object": "a mapping",
     "array": "a list",
@@ -101,6 +104,39 @@ def grid(config):
     return {run.name: run for run in runs}
 
 
+def tunes(config):
+    """Say whether the study has finalists, whose heads are searched."""
+    tuning = config["tuning"]
+    return bool(tuning["backbones"] or tuning["finalists"] and config["grid"]["backbones"])
+
+
+def tunable_backbones(config):
+    """Return the backbones of the study: those of the grid, then others named for tuning."""
+    named = config["tuning"]["backbones"] or []
+    return list(dict.fromkeys([*config["grid"]["backbones"], *named]))
+
+
+def tuned_runs(config, finalists):
+    """Return the tuned runs by name, of each of the `finalists` and those named for AdamW.
+
+    A backbone named in `tuning.adamw` gets that search whether it is a finalist or not.
+    """
+    adamw = [b for b in config["tuning"]["adamw"] if b in tunable_backbones(config)]
+    runs = [_tuned(backbone, "tuned") for backbone in finalists]
+    runs += [_tuned(backbone, "tuned_adamw") for backbone in adamw]
+    return {run.name: run for run in runs}
+
+
+def known_runs(config):
+    """Return every run that may be asked for by name: the grid's, and all tuned ones."""
+    tuned = [_tuned(b, head) for b in tunable_backbones(config) for head in TUNED_HEADS]
+    return grid(config) | {run.name: run for run in tuned}
+
+
+def _tuned(backbone, head):
+    return Run(f"{backbone}_{head}", "transfer", backbone, head)
+
+
 def evaluated_subsets(config):
     """Return the subsets on which every run predicts.
 
@@ -115,9 +151,10 @@ def run_settings(config, run_name):
 
     A job whose parameters these are is made again exactly when one of them changes.
     Resources (`mem_mb`, `runtime`) and the origin of the weights, which are an input
-    file by then, are left out. Raises KeyError when `run_name` is not in the grid.
+    file by then, are left out; so is the head of a tuned run, which its search writes.
+    Raises KeyError when `run_name` is none of `known_runs`.
     """
-    run = grid(config)[run_name]
+    run = known_runs(config)[run_name]
     training = ["optimizer", "monitor", "class_weights", "precision"]
     if run.kind == "cnn":
         model = {
@@ -127,16 +164,30 @@ def run_settings(config, run_name):
     else:
         training += ["feature_extraction", "finetune_top", "finetune_all"]
         backbone = config["backbones"][run.backbone]
-        model = {
-            "backbone": _without(backbone, "weights", "mem_mb", "runtime"),
-            "head": config["heads"][run.head],
-        }
+        model = {"backbone": _without(backbone, "weights", "mem_mb", "runtime")}
+        if run.head not in TUNED_HEADS:
+            model["head"] = config["heads"][run.head]
     settings = {
         "kind": run.kind,
         **model,
         "training": {key: config["training"][key] for key in training},
         "seed": config["seed"],
         "subsets": evaluated_subsets(config),
+    }
+    return copy.deepcopy(settings)
+
+
+def search_settings(config, run_name):
+    """Return what determines the search for the head of one tuned run."""
+    run, tuning = known_runs(config)[run_name], config["tuning"]
+    fixed = [] if run.head == "tuned_adamw" else ["weight_decay"]
+    training = ("optimizer", "class_weights", "precision")
+    settings = {
+        "space": _without(tuning["space"], *fixed),
+        "hyperband": tuning["hyperband"],
+        "batch_size": config["backbones"][run.backbone]["batch_size"],
+        "training": {key: config["training"][key] for key in training},
+        "seed": config["seed"],
     }
     return copy.deepcopy(settings)
 
@@ -277,11 +328,11 @@ def _did_you_mean(word, known):
 
 
 def check_weights(config, built):
-    """Raise InputError if weights that the grid needs are a file that is not there.
+    """Raise InputError if weights that the study needs are a file that is not there.
 
     `built` is the pattern of the files made of them, for which they are not needed again.
     """
-    for name in config["grid"]["backbones"]:
+    for name in tunable_backbones(config):
         weights = config["backbones"][name]["weights"]
         if weights in ("imagenet", "random"):
             continue
@@ -338,6 +389,10 @@ def _check_cnns(config, schema):
 
 def _check_heads(config, schema):
     for name, head in config["heads"].items():
+        if name in TUNED_HEADS:
+            yield (
+                f"heads.{name}: found the name of a head that a search finds, expected another"
+            )
         layers, rates = len(head["dense"]), len(head["dropout"])
         if rates != max(layers, 1):
             wanted = (
@@ -375,6 +430,36 @@ def _check_grid(config, schema):
             )
 
 
+def _check_tuning(config, schema):
+    tuning, space = config["tuning"], config["tuning"]["space"]
+    for key in ("backbones", "adamw"):
+        # A grid of others leaves the default's backbone where it is.
+        if tuning[key] == schema["properties"]["tuning"]["properties"][key]["default"]:
+            continue
+        for index, name in enumerate(tuning[key] or []):
+            if name not in config["backbones"]:
+                yield (
+                    f"tuning.{key}[{index}]: found {_shown(name)}, expected an entry of "
+                    f"backbones: {', '.join(_path([n]) for n in config['backbones'])}"
+                    f"{_did_you_mean(name, map(str, config['backbones']))}"
+                )
+    for key in ("layers", "neurons", "dropout"):
+        low, high = space[key]["min"], space[key]["max"]
+        if low > high:
+            yield f"tuning.space.{key}: found min {low:g} above max {high:g}, expected a range"
+
+
+def _check_codabench(config, schema):
+    known = known_runs(config)
+    for key in ("runs", "scores"):
+        for name in config["codabench"][key]:
+            if name not in known:
+                yield (
+                    f"codabench.{key}: found {_shown(name)}, expected a run of this study"
+                    f"{_did_you_mean(name, known)}"
+                )
+
+
 # Each check with the sections it reads: it runs unless one of them is malformed.
 _CROSS_CHECKS = (
     ({"splits"}, _check_splits),
@@ -382,4 +467,6 @@ _CROSS_CHECKS = (
     ({"cnns", "dataset"}, _check_cnns),
     ({"heads"}, _check_heads),
     ({"cnns", "backbones", "heads", "grid"}, _check_grid),
+    ({"backbones", "tuning"}, _check_tuning),
+    ({"backbones", "grid", "tuning", "codabench"}, _check_codabench),
 )

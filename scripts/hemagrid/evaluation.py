@@ -118,7 +118,7 @@ def evaluate(
         metrics[subset] = {
             "n": len(labels),
             **{
-                name: _with_interval(metric(confusion), metric(resampled))
+                name: with_interval(metric(confusion), metric(resampled))
                 for name, metric in _RESAMPLED.items()
             },
             "auc": area_under_curve(labels, probabilities),
@@ -157,7 +157,8 @@ def _confusion(labels, probabilities):
     return np.bincount(cells, minlength=k * k).reshape(k, k)
 
 
-def _with_interval(value, resampled):
+def with_interval(value, resampled):
+    """Return {"value", "low", "high"}: the bounds are the 95 % percentiles of `resampled`."""
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return {"value": float(value), "low": float(low), "high": float(high)}

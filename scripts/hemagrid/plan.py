@@ -15,8 +15,18 @@ import numpy as np
 import pandas as pd
 
 from hemagrid import files
-from hemagrid.config import BLOODMNIST_CLASSES, evaluated_subsets, grid
+from hemagrid.config import (
+    BLOODMNIST_CLASSES,
+    TUNED_HEADS,
+    evaluated_subsets,
+    grid,
+    known_runs,
+    tunable_backbones,
+    tuned_runs,
+    tunes,
+)
 from hemagrid.errors import InputError
+from hemagrid.hyperband import expected_trials, trained_epochs
 from hemagrid.tables import duration
 from hemagrid.terminal import aligned, size
 
@@ -189,6 +199,26 @@ class Estimate:
         self.classes = len(config["dataset"]["classes"] or []) or BLOODMNIST_CLASSES
         self.cached = self.subsets["train"] + self.subsets["val"]
         self.evaluated = sum(self.subsets[name] for name in evaluated_subsets(config))
+        self.tuned = self._tuned()
+
+    def _tuned(self):
+        """Return the tuned runs; which they are, before it is known: the costliest."""
+        tuning = self.config["tuning"]
+        if not tunes(self.config):
+            return {}
+        chosen = tuning["backbones"]
+        if chosen is None:
+            chosen = sorted(tunable_backbones(self.config), key=self._epoch, reverse=True)
+            chosen = chosen[: tuning["finalists"]]
+        return tuned_runs(self.config, chosen)
+
+    def _epoch(self, backbone):
+        """Return the seconds of one image in the costliest phase, 0 where unmeasured."""
+        try:
+            row = self._row(None, self._network(backbone), _PHASES[-1])
+        except Unmeasured:
+            return 0
+        return self._work(row, None) / row["images_per_second"]
 
     def seconds(self, job, device):
         """Return the seconds of `job` with all its epochs on `device`: "cpu" or "gpu".
@@ -207,8 +237,10 @@ class Estimate:
             return self._sum(
                 device, self._network(job.wildcards["backbone"]), [("top", self.cached)]
             )
+        if job.rule == "search":
+            return self._search(device, known_runs(self.config)[job.wildcards["run"]])
         if job.rule == "train":
-            run = grid(self.config)[job.wildcards["run"]]
+            run = known_runs(self.config)[job.wildcards["run"]]
             return self._cnn(device, run) if run.kind == "cnn" else self._transfer(device, run)
         return None
 
@@ -216,8 +248,10 @@ class Estimate:
         """Return the number of parameters of the network of `run`."""
         if run.kind == "cnn":
             return cnn_numbers(self.config["cnns"][run.name], self.size, self.classes)[0]
-        head = self.config["heads"][run.head]
         (features,) = self.shape(run.backbone, "top")
+        head = (
+            self._largest_head() if run.head in TUNED_HEADS else self.config["heads"][run.head]
+        )
         return self.backbone_parameters(run.backbone) + head_parameters(
             head, features, self.classes
         )
@@ -255,6 +289,21 @@ class Estimate:
             passes += [(part, epochs * self.subsets["val"]) for part in _FORWARD[phase]]
         return self._sum(device, self._network(run.backbone), passes)
 
+    def _largest_head(self):
+        space = self.config["tuning"]["space"]
+        dense = [space["neurons"]["max"]] * space["layers"]["max"]
+        return {"dense": dense, "batch_norm": space["batch_norm"]}
+
+    def _search(self, device, run):
+        """A search is the first phase many times over, each of which builds its head."""
+        hyperband, network = self.config["tuning"]["hyperband"], self._network(run.backbone)
+        stage = "feature_extraction"
+        tracing = self._row(device, network, stage)["startup_seconds"]
+        images = trained_epochs(**hyperband) * self.subsets["train"]
+        return self._sum(device, network, [(stage, images)]) + tracing * (
+            expected_trials(**hyperband) - 1
+        )
+
     def _sum(self, device, network, passes, cnn=None):
         """Add up what it takes to start, to trace each stage once, and all images."""
         seconds, stages = self._row(device, network, "start")["startup_seconds"], set()
@@ -291,7 +340,7 @@ class Estimate:
 
 def storage(estimate):
     """Return [(what, where, bytes)] of what a study writes; None bytes where unmeasured."""
-    runs = grid(estimate.config).values()
+    runs = [*grid(estimate.config).values(), *estimate.tuned.values()]
     backbones = sorted({run.backbone for run in runs if run.backbone})
     images = estimate.found + sum(estimate.subsets.values())
     # Label and parent of each image as int64, probabilities as float32.
@@ -376,6 +425,8 @@ def describe(jobs, config, folder=".", command=MEASURE):
             "itself runs, also on a cluster."
         ),
     ]
+    if any(job.rule == "select_finalists" for job in jobs):
+        parts += _later(estimate, jobs)
     if guessed:
         parts.append(
             _paragraph(
@@ -402,6 +453,36 @@ def describe(jobs, config, folder=".", command=MEASURE):
         )
     parts.append(aligned(["storage", "in", "about"], known, left=2))
     return "\n\n".join(parts)
+
+
+def _later(estimate, jobs):
+    """Say what comes once finalists are chosen; nothing where the config names them."""
+    if estimate.config["tuning"]["backbones"] is not None:
+        return []
+    place = next((job.place for job in jobs if job.rule == "train"), "cpu")
+    spent, unknown = {"cpu": 0, "gpu": 0}, set()
+    for run in estimate.tuned:
+        for job in (
+            Job("search", {"run": run}, "cpu", 0),
+            Job("train", {"run": run}, place, 0),
+        ):
+            device, seconds = _time(estimate, job, unknown)
+            spent[device] += seconds or 0
+    count = len(estimate.tuned)
+    hours = " and ".join(
+        f"{_hours(seconds)} {name}"
+        for (device, seconds), name in zip(
+            spent.items(), ("CPU-core-hours", "GPU-hours"), strict=True
+        )
+        if seconds
+    )
+    return [
+        _paragraph(
+            f"Not in the table: {count} {'search' if count == 1 else 'searches'} and as many "
+            "trainings more, of finalists that are known once the grid is trained. Were they "
+            f"the slowest ({', '.join(estimate.tuned)}): {hours or 'hours unknown'}."
+        )
+    ]
 
 
 _SHORT, _DASH = "short", "-"

@@ -24,3 +24,17 @@ def published_heads():
     """Read the rows of the best head of each CNN and backbone, one row each."""
     table = published()
     return table[table["table"] == "heads"].reset_index(drop=True)
+
+
+def published_tuned():
+    """Read the rows of the tuned runs, one row each, columns named as in our own tables."""
+    table = published()
+    table = table[table["table"] == "tuned"].replace("", None)
+    names = {"dense": "dense", "dropout": "dropout", "learning_rate": "learning_rate"}
+    names |= {
+        "val": "val_pct",
+        "test_augmented": "test_augmented_pct",
+        "codabench": "codabench",
+    }
+    names = {theirs: f"published_{ours}" for theirs, ours in names.items()}
+    return table[["run", *names]].rename(columns=names).reset_index(drop=True)

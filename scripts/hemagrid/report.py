@@ -7,10 +7,11 @@ import jinja2
 import pandas as pd
 import yaml
 
-from hemagrid import charts, tables, usage
+from hemagrid import charts, tables, tuned, usage
+from hemagrid.config import TUNED_HEADS, tunable_backbones
 from hemagrid.files import read_json, write_text
 from hemagrid.predictions import SUBSET_NAMES
-from hemagrid.published import published_heads
+from hemagrid.published import published_heads, published_tuned
 
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _EXAMPLES = 10
@@ -28,6 +29,13 @@ def write_report(
     versions,
     resources,
     select_by,
+    codabench=(),
+    finalists=None,
+    trials=(),
+    trial_charts=(),
+    tuned_heads=None,
+    tuned_runs=None,
+    tuning_gain=None,
 ):
     """Write the report of a study as one self-contained HTML page at `out`.
 
@@ -39,17 +47,34 @@ def write_report(
     config, versions: paths of what `provenance` wrote.
     resources: path of what `usage.write_usage` wrote.
     select_by: the subset on whose accuracy the best run and heads are chosen.
+    codabench: paths of codabench.json; one without a file is left out.
+    finalists: path of finalists.json, None where nothing was tuned; the others then are not
+        read. trials, trial_charts: paths of {run}_trials.csv and .svg, one per search;
+        tuned_heads, tuned_runs, tuning_gain: paths of what `tuned.compare_tuned` wrote.
     """
     audit = read_json(audit)
     settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
     confusion_of = {Path(path).parent.name: path for path in confusion}
     curves_of = {Path(path).parent.name: path for path in curves}
     loaded = tables.load_metrics(metrics)
-    grid = tables.grid_table(loaded)
+    scores = tables.codabench_scores(settings["codabench"]["scores"], codabench)
+    grid = tables.grid_table(loaded, scores)
     theirs = published_heads() if settings["published"] else None
-    best_heads = tables.best_heads_table(loaded, select_by, theirs)
+    best_heads = tables.best_heads_table(loaded, select_by, theirs, scores)
     best = tables.best_run(loaded, select_by)
     jobs = usage.read_usage(resources)
+    tuning = None
+    if finalists:
+        gain, heads = tuned.read_tuned(tuning_gain), tuned.read_tuned(tuned_heads)
+        tuning = {
+            **_choice(read_json(finalists)),
+            "verdicts": _verdicts(gain, loaded),
+            "gain": tables.shown(gain.drop(columns="verdict")),
+            "heads": tables.shown(heads),
+            "weight_decay": heads["weight_decay"].notna().any(),
+            "runs": tables.shown(tuned.read_tuned(tuned_runs)),
+            "searches": _searches(trials, trial_charts),
+        }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -61,7 +86,7 @@ def write_report(
     environment.filters["duration"] = tables.duration
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
     html = environment.get_template("report.html.j2").render(
-        best=_best(best, loaded, best_heads),
+        best=_best(best, loaded, _published_of(best, best_heads, settings["published"])),
         rivals=_rivals(best, loaded, select_by),
         select_by=SUBSET_NAMES[select_by],
         selected_on_test=select_by.startswith("test"),
@@ -73,6 +98,7 @@ def write_report(
         best_heads=tables.shown(best_heads.drop(columns="run")),
         published=theirs is not None,
         accuracy_chart=_inline(charts.accuracy_chart(grid)) if best else None,
+        tuning=tuning,
         runs=[
             {
                 "name": run,
@@ -111,12 +137,11 @@ def _inline(chart):
     return _uri(charts.svg(chart).encode(), _TYPES[".svg"])
 
 
-def _best(run, metrics, best_heads):
-    """Gather the headline: the best run's accuracies, the study's, and its rivals."""
+def _best(run, metrics, theirs):
+    """Gather the headline: the best run's accuracies, beside those of `theirs`."""
     if run is None:
         return None
     subsets = metrics[run]["subsets"]
-    row = best_heads.set_index("run").loc[run]
     return {
         "run": run,
         "scores": [
@@ -124,13 +149,21 @@ def _best(run, metrics, best_heads):
                 "name": SUBSET_NAMES[subset],
                 "n": subsets[subset]["n"],
                 "accuracy": subsets[subset]["accuracy"],
-                "published": _number(row.get(f"published_{subset}_pct")),
+                "published": _number(theirs.get(f"published_{subset}_pct")),
             }
             for subset in ("test", "test_augmented")
             if subset in subsets
         ],
-        "published_head": row.get("published_head"),
+        "published_head": theirs.get("published_head"),
     }
+
+
+def _published_of(run, best_heads, published):
+    """Return the study's numbers for the model of a run, empty where it gives none."""
+    for table in (best_heads, published_tuned()) if published else ():
+        if run in set(table["run"]):
+            return table.set_index("run").loc[run]
+    return {}
 
 
 def _rivals(best, metrics, select_by):
@@ -146,23 +179,104 @@ def _rivals(best, metrics, select_by):
     ]
 
 
+def _choice(finalists):
+    """Gather how the finalists were chosen, of the content of finalists.json."""
+    chosen_by = finalists["chosen_by"]
+    score = f"{chosen_by}_accuracy_pct"
+    ranking = [
+        {
+            "backbone": row["backbone"],
+            "run": row["run"],
+            score: 100 * row["accuracy"]["value"],
+            f"{score}_low": 100 * row["accuracy"]["low"],
+            f"{score}_high": 100 * row["accuracy"]["high"],
+            "finalist": "yes" if row["backbone"] in finalists["finalists"] else None,
+        }
+        for row in finalists["ranking"]
+    ]
+    return {
+        "chosen_by": SUBSET_NAMES.get(chosen_by),
+        "on_test": chosen_by.startswith("test"),
+        "finalists": finalists["finalists"],
+        "ranking": tables.shown(pd.DataFrame(ranking)),
+        "missing": finalists["missing"],
+    }
+
+
+def _verdicts(gain, metrics):
+    """Put each row of the table `tuning_gain` into words, {part of the sentence: text}."""
+    verdicts = []
+    for row in gain.itertuples():
+        run, other = metrics[row.run], metrics[row.compared_with]
+        backbone = run["backbone"]
+        if other["head"] in TUNED_HEADS:
+            subject = f"Weight decay in the search for {backbone}"
+        elif run["head"] == "tuned_adamw":
+            subject = f"Tuning {backbone} with weight decay"
+        else:
+            subject = f"Tuning {backbone}"
+        p = tables.p_text(row.p_holm)
+        verdicts.append(
+            {
+                "verdict": f"{subject} {_WORDS[row.verdict]}",
+                "images": SUBSET_NAMES[row.subset],
+                "other": row.compared_with,
+                "gain": f"{row.gain_points:+z.1f} points "
+                f"({row.gain_points_low:+z.1f} to {row.gain_points_high:+z.1f})",
+                "p": p if p.startswith("below") else f"= {p}",
+            }
+        )
+    return verdicts
+
+
+_WORDS = {
+    "better": "helped",
+    "worse": "made it worse",
+    "no difference beyond chance": "made no difference beyond chance",
+}
+
+
+def _searches(trials, trial_charts):
+    """Gather the trials and the chart of each search, by the run that its files name."""
+    chart_of = {_searched(path): path for path in trial_charts}
+    searches = []
+    for path in trials:
+        table = tuned.read_trials(path)
+        searches.append(
+            {
+                "run": _searched(path),
+                "chart": chart_of.get(_searched(path)),
+                "trials": tuned.shown_trials(table),
+                "best": f"{tuned.best_trial(table)['trial']:.0f}",
+                "epochs": int((table["epochs"] - table["initial_epoch"]).sum()),
+                "seconds": float(table["seconds"].sum()),
+            }
+        )
+    return searches
+
+
+def _searched(path):
+    return Path(path).stem.removesuffix("_trials")
+
+
 def _number(value):
     return None if value is None or pd.isna(value) else float(value)
 
 
 def _columns(grid):
-    """Choose the columns of the grid that fit a page: accuracies, gap and cost."""
+    """Choose the columns of the grid that fit a page: accuracies, gap, Codabench and cost."""
     accuracies = [name for name in grid if "_accuracy_pct" in name]
     plain = [name for name in accuracies if "balanced" not in name]
     cost = ["parameters", "training_seconds", "peak_memory_mib", "images_per_second"]
-    return ["run", *plain, "gap_points", *cost]
+    codabench = [name for name in grid if name.startswith("codabench")]
+    return ["run", *plain, "gap_points", *codabench, *cost]
 
 
 def _random_backbones(config):
-    """Name the backbones of the grid that start from random weights."""
+    """Name the backbones of the study that start from random weights."""
     return [
         name
-        for name in config["grid"]["backbones"]
+        for name in tunable_backbones(config)
         if config["backbones"][name]["weights"] == "random"
     ]
 

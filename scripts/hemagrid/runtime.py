@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from hemagrid.errors import InputError
 
 _claimed = []
+_listening = []  # what each `stop_signals` under way has received
 
 
 def prepare(threads, resources=None, require_gpu=False):
@@ -89,14 +90,19 @@ def _listed_gpus():
 def stop_signals():
     """Yield a function that says whether SIGTERM or SIGINT has come; they do nothing else."""
     received = []
+    _listening.append(received)
 
     def note(number, frame):
-        received.append(signal.Signals(number).name)
+        # Of two around one another both are told: neither may miss it.
+        for each in _listening:
+            each.append(signal.Signals(number).name)
 
     former = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: next(iter(received), None)
     finally:
+        # By identity: two empty lists are equal.
+        _listening[:] = [each for each in _listening if each is not received]
         for number, handler in former.items():
             signal.signal(number, handler)
 

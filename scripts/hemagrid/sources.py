@@ -61,14 +61,14 @@ def from_folder(folder, images_out, samples_out, *, classes, image_size, strict)
     rows, skipped = [], []
     for path in sorted(folder.iterdir()):
         if not path.is_dir() and not path.name.startswith("."):
-            skipped.append(("", _printable(path.name), "not in a class folder"))
+            skipped.append(("", printable(path.name), "not in a class folder"))
     with _appending(images_out, image_size) as append:
         for label, (class_name, class_folder) in enumerate(class_folders.items()):
             for path in _files(class_folder):
-                source = _printable(path.relative_to(folder).as_posix())
+                source = printable(path.relative_to(folder).as_posix())
                 try:
                     picture = read_picture(path, image_size, strict)
-                except _Unusable as error:
+                except Unusable as error:
                     skipped.append((class_name, source, str(error)))
                 else:
                     digest = append(picture)
@@ -166,7 +166,7 @@ def copy_npz(
             "label": labels,
             "class_name": np.array(classes, dtype=object)[labels],
             "source": [
-                source.format(file=_printable(path.name), row=row) for row in range(len(labels))
+                source.format(file=printable(path.name), row=row) for row in range(len(labels))
             ],
             "sha256": hashes,
         }
@@ -177,42 +177,42 @@ def read_picture(path, image_size, strict=False):
     """Decode one picture file to an RGB picture of `image_size` by `image_size`.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to
-    8 bits, of several frames the first is taken; then `square`. Raises `_Unusable` with
+    8 bits, of several frames the first is taken; then `square`. Raises `Unusable` with
     the reason where that gives no picture, and with `strict` where it changes anything.
     """
     if path.name.startswith("."):
-        raise _Unusable("hidden")
+        raise Unusable("hidden")
     if path.is_dir():
-        raise _Unusable("link to a folder, not followed")
+        raise Unusable("link to a folder, not followed")
     if not path.is_file():
-        raise _Unusable("not a file, or a broken link")
+        raise Unusable("not a file, or a broken link")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 _check_picture(picture, image_size, strict)
                 return square(_to_rgb(ImageOps.exif_transpose(picture)), image_size)
-    except _Unusable:
+    except Unusable:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _Unusable(f"larger than {MAX_PIXELS} pixels, not decoded") from None
+        raise Unusable(f"larger than {MAX_PIXELS} pixels, not decoded") from None
     except Image.UnidentifiedImageError:
-        raise _Unusable("not a picture that Pillow knows") from None
+        raise Unusable("not a picture that Pillow knows") from None
     except Exception as error:  # Pillow's decoders raise many types on a broken file
-        raise _Unusable(f"unreadable: {_printable(str(error))}") from error
+        raise Unusable(f"unreadable: {printable(str(error))}") from error
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """Why a file gives no picture."""
 
 
 def _check_picture(picture, image_size, strict):
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise _Unusable(f"{width}x{height} is larger than {MAX_PIXELS} pixels, not decoded")
+        raise Unusable(f"{width}x{height} is larger than {MAX_PIXELS} pixels, not decoded")
     expected = (image_size, image_size)
     if strict and (picture.size != expected or picture.mode != "RGB"):
-        raise _Unusable(
+        raise Unusable(
             f"{width}x{height} in mode {picture.mode},"
             f" expected {image_size}x{image_size} in mode RGB"
         )
@@ -223,10 +223,10 @@ def _to_rgb(picture):
         # Pillow would clip. 65535 / 257 = 255; mode I is what a 16-bit PGM gives.
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
-            raise _Unusable("32-bit values outside the range of 16 bits")
+            raise Unusable("32-bit values outside the range of 16 bits")
         return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
-        raise _Unusable("floating-point values, whose range is unknown")
+        raise Unusable("floating-point values, whose range is unknown")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -240,7 +240,7 @@ def _class_folders(folder, classes):
         raise InputError(f"{folder}: no such folder, expected a folder per class in it")
     # File systems differ in how they compose accents; a config is typed composed.
     found = {
-        _printable(unicodedata.normalize("NFC", path.name)): path
+        printable(unicodedata.normalize("NFC", path.name)): path
         for path in sorted(folder.iterdir())
         if path.is_dir() and not path.name.startswith(".")
     }
@@ -272,7 +272,7 @@ def _files(class_folder):
     return sorted(paths, key=lambda path: path.relative_to(class_folder).as_posix())
 
 
-def _printable(text):
+def printable(text):
     """Escape what no CSV should hold: control characters, undecodable bytes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -347,7 +347,7 @@ def _open_array(archive, path, key):
     keys = [name.removesuffix(".npy") for name in archive.namelist()]
     if key not in keys:
         raise InputError(
-            f"{path}: found the keys {', '.join(map(_printable, keys)) or 'none'},"
+            f"{path}: found the keys {', '.join(map(printable, keys)) or 'none'},"
             f" expected {key!r} among them"
         )
     with _refusing_corruption(path):

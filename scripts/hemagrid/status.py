@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hemagrid import checkpoints
-from hemagrid.config import grid
+from hemagrid.config import TUNED_HEADS, grid, tuned_runs, tunes
 from hemagrid.errors import InputError
 from hemagrid.files import read_json
 from hemagrid.tables import duration
@@ -23,7 +23,7 @@ _TAIL = 4000  # bytes of a log that are searched for its last word
 
 
 def status(config, folder, now=None):
-    """Return one row per run of the grid, {column: value}, in grid order.
+    """Return one row per run, {column: value}: the grid's, then the tuned ones known so far.
 
     Columns: run; state (finished, trained, training, stalled, stopped, failed, waiting);
     phase ("2/3 finetune_top"), epoch ("4/15"), accuracy (of validation, 0 to 1), seconds
@@ -34,7 +34,15 @@ def status(config, folder, now=None):
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: found no such folder, expected that of a study")
     now = datetime.now(UTC).timestamp() if now is None else now
-    return [_row(run, Path(folder), now) for run in grid(config).values()]
+    return [_row(run, Path(folder), now) for run in _runs(config, Path(folder)).values()]
+
+
+def _runs(config, folder):
+    chosen = config["tuning"]["backbones"]
+    if tunes(config) and chosen is None:
+        chosen = _read(folder / "results" / "tuning" / "finalists.json").get("finalists")
+    known = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
+    return grid(config) | (tuned_runs(config, chosen) if known else {})
 
 
 def _row(run, folder, now):
@@ -70,7 +78,24 @@ def _row(run, folder, now):
         row |= {"state": "failed", "note": "ended without a word: see its log"}
     elif run.backbone and not _cached(folder, run.backbone):
         row["note"] = f"for the embeddings of {run.backbone}"
+    elif run.head in TUNED_HEADS:
+        row |= _search(run, folder)
     return row
+
+
+def _search(run, folder):
+    """Say how far the search for the head of a tuned run is."""
+    if (folder / "results" / "tuning" / f"{run.name}.json").exists():
+        return {}
+    log = Path("logs", "search", f"{run.name}.log")
+    progress = _read(folder / checkpoints.FOLDER / f"search_{run.name}" / "progress.json")
+    trials = ""
+    if {"trial", "trials"} <= progress.keys():
+        trials = f": {progress['trial']} of {progress['trials']} trials done"
+    return {
+        "note": f"for its search{trials}",
+        "log": str(log) if (folder / log).is_file() else None,
+    }
 
 
 def _alive(row, silence):

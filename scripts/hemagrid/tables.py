@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hemagrid.config import TUNED_HEADS
 from hemagrid.files import read_json, write_table, write_text
 from hemagrid.predictions import SUBSET_NAMES
 from hemagrid.published import published_heads
@@ -28,12 +29,44 @@ def load_metrics(paths):
     }
 
 
-def grid_table(metrics):
+def codabench_scores(reported, scored):
+    """Gather the scores on the challenge's hidden test set: {run: {"pct", "source"}}.
+
+    reported: {run: %}, read off the leaderboard. scored: paths of codabench.json, made here;
+    one that does not exist is left out. The leaderboard wins where both are known.
+    """
+    here = {
+        Path(path).parent.name: {
+            "pct": 100 * read_json(path)["accuracy"]["value"],
+            "source": "scored here",
+        }
+        for path in scored
+        if Path(path).exists()
+    }
+    return here | {run: {"pct": pct, "source": "reported"} for run, pct in reported.items()}
+
+
+def with_codabench(table, scores):
+    """Add `codabench_pct` and `codabench_source` to a table with a column `run`.
+
+    `scores` is as `codabench_scores` returns it, or None. A table none of whose runs has a
+    score stays as it is.
+    """
+    of_rows = [(scores or {}).get(run) for run in table["run"]]
+    if not any(of_rows):
+        return table
+    return table.assign(
+        codabench_pct=[score["pct"] if score else None for score in of_rows],
+        codabench_source=[score["source"] if score else None for score in of_rows],
+    )
+
+
+def grid_table(metrics, codabench=None):
     """Build the table of all runs: one row for each {run: metrics or None}, in order.
 
     Columns ending in `_pct` are in %, `gap_points` (test minus augmented test
     accuracy) in percentage points; `_low` and `_high` bound the 95 % interval. A
-    missing run keeps its row, with no numbers.
+    missing run keeps its row, with no numbers. `codabench` is as in `with_codabench`.
     """
     subsets = [
         subset
@@ -49,7 +82,7 @@ def grid_table(metrics):
     columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
     columns += ["images_per_second"]
     table = pd.DataFrame([_row(run, m) for run, m in metrics.items()], columns=columns)
-    return table.astype({"parameters": "Int64"})
+    return with_codabench(table.astype({"parameters": "Int64"}), codabench)
 
 
 def _row(run, metrics):
@@ -101,16 +134,17 @@ def best_run(metrics, select_by):
     return max(candidates, key=candidates.get, default=None)
 
 
-def best_heads_table(metrics, select_by, published=None):
+def best_heads_table(metrics, select_by, published=None, codabench=None):
     """Build the study's table 2: each CNN, and each backbone under its best head.
 
     The best head has the highest accuracy on subset `select_by` (of equals the first of
-    `metrics`). `published` is `published.published_heads()`, whose accuracies (%) then
-    stand beside ours, whichever head the study found best.
+    `metrics`); tuned heads are not of the grid and do not compete. `published` is
+    `published.published_heads()`, whose accuracies (%) then stand beside ours, whichever
+    head the study found best. `codabench` is as in `with_codabench`.
     """
     models = {}
     for run, m in metrics.items():
-        if m and m["kind"] != "control":
+        if m and m["kind"] != "control" and m["head"] not in TUNED_HEADS:
             models.setdefault(m["backbone"] or run, {})[run] = m
     rows = []
     for model, runs in models.items():
@@ -125,7 +159,7 @@ def best_heads_table(metrics, select_by, published=None):
         rows.append(row)
     columns = ["model", "run", "head", *_with_bounds("test_accuracy_pct")]
     columns += _with_bounds("test_augmented_accuracy_pct")
-    table = pd.DataFrame(rows, columns=columns)
+    table = with_codabench(pd.DataFrame(rows, columns=columns), codabench)
     if published is None:
         return table
     theirs = published.drop(columns="run").assign(
@@ -139,35 +173,43 @@ def best_heads_table(metrics, select_by, published=None):
             "codabench": "published_codabench",
         }
     )
-    return table.merge(theirs, on="model", how="left")[
-        [
-            *("model", "run", "head", "published_head"),
-            *_with_bounds("test_accuracy_pct"),
-            "published_test_pct",
-            *_with_bounds("test_augmented_accuracy_pct"),
-            "published_test_augmented_pct",
-            "published_codabench",
-        ]
+    columns = [
+        *("model", "run", "head", "published_head"),
+        *_with_bounds("test_accuracy_pct"),
+        "published_test_pct",
+        *_with_bounds("test_augmented_accuracy_pct"),
+        "published_test_augmented_pct",
+        *("codabench_pct", "codabench_source", "published_codabench"),
     ]
+    table = table.merge(theirs, on="model", how="left")
+    return table[[name for name in columns if name in table]]
 
 
 def shown(table):
     """Turn a table into text for people: "92.5 (91.0-93.9)", units in the headings.
 
-    A value and its `_low` and `_high` become one column, what is missing a dash.
+    A value and its `_low` and `_high` become one column, as do a Codabench score and where
+    it comes from; what is missing is a dash.
     """
-    bounds = ("_low", "_high")
+    inside = ("_low", "_high", "codabench_source")
     columns = {}
     for name in table.columns:
-        if name.endswith(bounds):
+        if name.endswith(inside):
             continue
         cells = [_text(value, name) for value in table[name]]
         if f"{name}_low" in table:
+            # A difference may be negative, and a hyphen then reads as a sign.
+            to = " to " if name.endswith("_points") else "-"
             cells = [
-                cell if cell == _DASH else f"{cell} ({low:.1f}-{high:.1f})"
+                cell if cell == _DASH else f"{cell} ({_text(low, name)}{to}{_text(high, name)})"
                 for cell, low, high in zip(
                     cells, table[f"{name}_low"], table[f"{name}_high"], strict=True
                 )
+            ]
+        if name == "codabench_pct":
+            cells = [
+                cell if cell == _DASH else f"{cell} ({source})"
+                for cell, source in zip(cells, table["codabench_source"], strict=True)
             ]
         columns[heading(name)] = cells
     return pd.DataFrame(columns, dtype=object)
@@ -190,20 +232,41 @@ _HEADINGS = {
     "published_head": "published head",
     "published_test_pct": "published test, %",
     "published_test_augmented_pct": "published augmented test, %",
+    "codabench_pct": "Codabench, %",
     "published_codabench": "published Codabench, %",
+    "published_val_pct": "published validation, %",
+    "dense": "Dense",
+    "published_dense": "published Dense",
+    "published_dropout": "published dropout",
+    "learning_rate": "learning rate",
+    "published_learning_rate": "published learning rate",
+    "weight_decay": "weight decay",
+    "trial_val_accuracy_pct": "validation accuracy of the best trial, %",
+    "val_loss": "validation loss",
+    "search_seconds": "search time",
+    "seconds": "time",
+    "compared_with": "compared with",
+    "subset": "images",
+    "tuned_accuracy_pct": "its accuracy, %",
+    "other_accuracy_pct": "the other's accuracy, %",
+    "gain_points": "difference, points",
+    "p_value": "p",
+    "p_holm": "p, Holm-corrected",
 }
 
 
 def _text(value, column):
     if value is None or pd.isna(value) or value == "":
         return _DASH
-    if column.endswith(("_pct", "_points")):
-        return f"{value:z.1f}"
-    if column == "training_seconds":
-        return duration(value)
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}"
+    for ending, spell in _SPELLINGS.items():
+        if column.endswith(ending):
+            return spell(value)
+    return value if isinstance(value, str) else f"{value:,.0f}"
+
+
+def p_text(p):
+    """Spell a p value, to three decimals: "0.012", "below 0.001"."""
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def duration(seconds):
@@ -215,6 +278,21 @@ def duration(seconds):
     if minutes < 60:
         return f"{minutes} min {seconds:02} s"
     return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+# How a column's values are spelled, by the end of its name; the first that fits.
+_SPELLINGS = {
+    "gain_points": "{:+z.1f}".format,
+    "_points": "{:z.1f}".format,
+    "_pct": "{:z.1f}".format,
+    "seconds": duration,
+    "_rate": "{:g}".format,
+    "_decay": "{:g}".format,
+    "_loss": "{:.3f}".format,
+    "p_value": p_text,
+    "p_holm": p_text,
+    "subset": lambda name: SUBSET_NAMES.get(name, name),
+}
 
 
 def write(table, stem):
@@ -261,17 +339,19 @@ def _cut(text, width):
     return text if len(text) <= width else text[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def aggregate(metrics, out, select_by, published):
+def aggregate(metrics, out, select_by, published, *, reported, codabench=()):
     """Write every table over all runs.
 
     `metrics` lists the paths of metrics.json; `out` holds the paths `grid`, `best_heads`
     (CSV; Markdown and LaTeX go beside them) and `headline`; with `published` the study's
-    numbers stand beside ours.
+    numbers stand beside ours. `reported` and the paths `codabench` are those of
+    `codabench_scores`.
     """
     loaded = load_metrics(metrics)
-    grid = grid_table(loaded)
+    scores = codabench_scores(reported, codabench)
+    grid = grid_table(loaded, scores)
     write(grid, Path(out["grid"]).with_suffix(""))
     theirs = published_heads() if published else None
-    best = best_heads_table(loaded, select_by, theirs)
+    best = best_heads_table(loaded, select_by, theirs, scores)
     write(best, Path(out["best_heads"]).with_suffix(""))
     write_text(out["headline"], headline(grid) + "\n")

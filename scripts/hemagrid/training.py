@@ -110,12 +110,27 @@ class Trainer:
 
     With a `checkpoint` it saves its state after each epoch, and on SIGTERM or SIGINT after
     the step under way, then raises Stopped; made anew it goes on from there and ends in the
-    same weights. `phases` are the names to come, for people who look at its progress.
+    same weights. `phases` are the names to come, for people who look at its progress; `say`
+    prints the line of an epoch.
+
+    A `weight_decay` makes the optimizer AdamW (Loshchilov & Hutter 2019), whatever
+    `settings` name.
     """
 
-    def __init__(self, run, settings, classes, seed, phases=(), checkpoint=None):
+    def __init__(
+        self,
+        run,
+        settings,
+        classes,
+        seed,
+        phases=(),
+        checkpoint=None,
+        weight_decay=None,
+        say=progress,
+    ):
         self.run, self.settings, self.classes, self.seed = run, settings, classes, seed
         self.phases, self.checkpoint = phases, checkpoint
+        self.weight_decay, self.say = weight_decay, say
         self.history = []
         self.best = None
         self.saved = checkpoint.load() if checkpoint else None
@@ -213,7 +228,12 @@ class Trainer:
         return improved
 
     def _compile(self, phase):
-        optimizer = OPTIMIZERS[self.settings["optimizer"]](phase.learning_rate)
+        if self.weight_decay is None:
+            optimizer = OPTIMIZERS[self.settings["optimizer"]](phase.learning_rate)
+        else:
+            optimizer = keras.optimizers.AdamW(
+                phase.learning_rate, weight_decay=self.weight_decay
+            )
         # Building before the first step and metrics as objects save one trace each.
         optimizer.build(phase.model.trainable_variables)
         phase.model.compile(
@@ -255,7 +275,7 @@ class Trainer:
         return False
 
     def _report(self, phase, row):
-        progress(
+        self.say(
             f"{self.run:24} {phase.name:18} epoch {row['epoch']:2}/{phase.epochs:<2}  "
             f"loss {row['loss']:7.4f}  val_loss {row['val_loss']:7.4f}  "
             f"val_accuracy {100 * row['val_accuracy']:5.1f} %  {row['seconds']:6.1f} s"
@@ -369,7 +389,15 @@ def train_transfer(
     keras.utils.set_random_seed(settings["seed"])
     network = TransferModel(backbone, backbone_settings["top"], settings["head"], classes)
     names = [name for name in inputs if training[name]["epochs"]]
-    trainer = Trainer(run, training, classes, settings["seed"], names, checkpoint)
+    trainer = Trainer(
+        run,
+        training,
+        classes,
+        settings["seed"],
+        names,
+        checkpoint,
+        settings["head"]["weight_decay"],
+    )
     rates = {"feature_extraction": settings["head"]["learning_rate"]}
     for name in names:
         plan, (train, val) = training[name], inputs[name]
@@ -440,10 +468,11 @@ def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
 
     `settings` is what `config.run_settings` gives. `inputs` maps names to paths:
     `images_{subset}` and `table_{subset}` for each subset; for a transfer run also
-    `weights`, `embeddings_{train,val}` and `activations_{train,val}`. `out` is as in
-    `write_results`. Checkpoints lie in `folder` until the results are complete. A second
-    process for the same run waits, and has nothing to do once the first has finished.
-    Raises InputError when files do not fit each other, Stopped on SIGTERM.
+    `weights`, `embeddings_{train,val}` and `activations_{train,val}`; for a tuned run also
+    `head`, the JSON that its search wrote. `out` is as in `write_results`. Checkpoints lie in
+    `folder` until the results are complete. A second process for the same run waits, and has
+    nothing to do once the first has finished. Raises InputError when files do not fit each
+    other, Stopped on SIGTERM.
     """
     key = run_key(settings, inputs)
     with checkpoints.one_writer(run, folder) as still_ours:
@@ -476,6 +505,8 @@ def _train(run, settings, inputs, out, checkpoint):
         train, val = (Examples(images[name], labels[name]) for name in ("train", "val"))
         model, trainer = train_cnn(run, settings, train, val, image_size, classes, checkpoint)
     else:
+        if "head" in inputs:
+            settings = settings | {"head": files.read_json(inputs["head"])["head"]}
         arrays = {
             "feature_extraction": _pair(inputs, "embeddings"),
             "finetune_top": _pair(inputs, "activations"),

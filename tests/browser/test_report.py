@@ -102,8 +102,8 @@ def test_every_picture_decodes_and_nothing_is_asked_for(browse, report, tmp_path
     found = probed(browse, tmp_path, report.read_text())
     assert found["errors"] == []
     assert found["asked"] == []
-    # Accuracy, class balance, contact sheet, and two of each trained run.
-    assert len(found["images"]) == 3 + 2 * 4
+    # Accuracy, class balance, contact sheet; two of each trained run, one of each search.
+    assert len(found["images"]) == 3 + 2 * 6 + 2
     for alt, width, height, shown in found["images"]:
         assert alt
         assert min(width, height, shown) > 100, alt

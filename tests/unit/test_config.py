@@ -17,7 +17,11 @@ from hemagrid.config import (
     defaults,
     evaluated_subsets,
     grid,
+    known_runs,
     run_settings,
+    search_settings,
+    tuned_runs,
+    tunes,
     validated,
 )
 from hemagrid.errors import InputError
@@ -98,7 +102,10 @@ def test_no_level_takes_unknown_keys():
     for path, schema in [("", SCHEMA), *keys(SCHEMA)]:
         if schema.get("type") == "object":
             rest = schema["additionalProperties"]
-            strict = rest is False or rest["additionalProperties"] is False
+            # Free names hold numbers, or mappings of known keys.
+            strict = (
+                rest is False or rest["type"] == "number" or not rest["additionalProperties"]
+            )
             assert strict, path
 
 
@@ -122,7 +129,7 @@ def test_every_key_is_documented_with_its_default():
     leaves = {
         path: schema["default"]
         for path, schema in keys(SCHEMA)
-        if schema.get("type") != "object"
+        if "properties" not in schema and path not in ("cnns", "backbones", "heads")
     }
     assert documented() == leaves
 
@@ -419,7 +426,7 @@ def test_smears_need_no_path():
 
 def objects(config, path=()):
     """Yield the path of every object of fixed keys."""
-    if path not in [("cnns",), ("backbones",), ("heads",)]:
+    if path not in [("cnns",), ("backbones",), ("heads",), ("codabench", "scores")]:
         yield path
     for key, value in config.items():
         if isinstance(value, dict):
@@ -562,6 +569,115 @@ def test_a_change_touches_only_the_settings_of_its_runs(path, value, touched):
 def test_settings_are_a_copy():
     run_settings(DEFAULTS, "vgg16_cfg2")["head"]["dense"].append(1)
     assert CONFIG["heads"]["cfg2"] == DEFAULTS["heads"]["cfg2"]
+
+
+# Tuning.
+
+
+def test_tuned_runs_are_those_of_the_finalists_and_of_those_named_for_adamw():
+    runs = tuned_runs(DEFAULTS, ["efficientnetv2m", "vgg16"])
+    assert list(runs) == ["efficientnetv2m_tuned", "vgg16_tuned", "convnext_tuned_adamw"]
+    assert runs["convnext_tuned_adamw"] == Run(
+        "convnext_tuned_adamw", "transfer", "convnext", "tuned_adamw"
+    )
+    small = validated(changed("grid.backbones", ["vgg16"]), SCHEMA)
+    assert list(tuned_runs(small, ["vgg16"])) == ["vgg16_tuned"]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "backbones", "expected"),
+    [
+        ({}, ["vgg16"], True),
+        ({"finalists": 0}, ["vgg16"], False),
+        ({"finalists": 0, "backbones": ["vgg16"]}, [], True),
+        ({}, [], False),
+    ],
+)
+def test_whether_a_study_tunes(tuning, backbones, expected):
+    config = validated({"tuning": tuning, "grid": {"backbones": backbones}}, SCHEMA)
+    assert tunes(config) is expected
+
+
+def test_a_backbone_named_for_tuning_need_not_be_in_the_grid():
+    config = {"tuning": {"backbones": ["vgg16"]}, "grid": {"backbones": ["convnext"]}}
+    known = known_runs(validated(config, SCHEMA))
+    assert {"convnext_cfg1", "convnext_tuned", "vgg16_tuned", "vgg16_tuned_adamw"} < set(known)
+    assert "vgg16_cfg1" not in known and "mobilenetv3_tuned" not in known
+
+
+def test_the_head_of_a_tuned_run_is_no_setting():
+    tuned, fixed = (run_settings(DEFAULTS, f"vgg16_{head}") for head in ("tuned", "cfg1"))
+    assert tuned == {key: value for key, value in fixed.items() if key != "head"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "touched"),
+    [
+        ("heads.cfg1.dense", [], "nothing"),
+        ("tuning.select_by", "val", "nothing"),
+        ("tuning.space.layers.max", 2, ".*"),
+        ("tuning.space.weight_decay", [0.1], ".*_adamw"),
+        ("tuning.hyperband.max_epochs", 9, ".*"),
+        ("backbones.vgg16.batch_size", 64, "vgg16_.*"),
+        ("training.finetune_all.epochs", 0, "nothing"),
+        ("seed", 1, ".*"),
+    ],
+)
+def test_a_change_touches_only_its_searches(path, value, touched):
+    config = validated(changed(path, value), SCHEMA)
+    tuned = [run for run in known_runs(config) if run not in grid(config)]
+    different = {
+        run for run in tuned if search_settings(config, run) != search_settings(DEFAULTS, run)
+    }
+    assert different == {run for run in tuned if re.fullmatch(touched, run)}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        (
+            "heads.tuned",
+            {},
+            "heads.tuned: found the name of a head that a search finds, expected another",
+        ),
+        (
+            "tuning.backbones",
+            ["vgg61"],
+            "tuning.backbones[0]: found the text 'vgg61', expected an entry of backbones: "
+            "mobilenetv3, efficientnetv2m, convnext, vgg16; did you mean vgg16?",
+        ),
+        (
+            "tuning.backbones",
+            ["vgg16", "vgg16"],
+            "tuning.backbones: found the text 'vgg16' again, expected every entry once",
+        ),
+        (
+            "tuning.space.neurons",
+            {"min": 600},
+            "tuning.space.neurons: found min 600 above max 512, expected a range",
+        ),
+        (
+            "codabench.runs",
+            ["convnext_cfg7"],
+            "codabench.runs: found the text 'convnext_cfg7', expected a run of this study; "
+            "did you mean convnext_cfg3?",
+        ),
+        (
+            "codabench.scores",
+            {"convnext": 92},
+            "codabench.scores: found the text 'convnext', expected a run of this study; "
+            "did you mean convnext_cfg3?",
+        ),
+        (
+            "codabench.hidden_set",
+            "hidden.zip",
+            "codabench.hidden_set: found the text 'hidden.zip', expected a path that ends in "
+            ".npz, or null",
+        ),
+    ],
+)
+def test_bad_tuning_and_codabench(path, value, problem):
+    assert problems(changed(path, value)) == [problem]
 
 
 def test_import_is_light():

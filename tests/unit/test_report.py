@@ -14,6 +14,7 @@ from hemagrid.predictions import write_predictions
 from hemagrid.provenance import write_config
 from hemagrid.report import write_report
 from hemagrid.tables import grid_table, load_metrics
+from hemagrid.tuned import compare_tuned, read_trials
 from hemagrid.usage import write_usage
 
 MARKUP = '<script>alert("x")</script> & co'
@@ -22,6 +23,10 @@ RUNS = {
     "baseline_cnn": ("cnn", None, None, 0.6),
     "vgg16_cfg1": ("transfer", "vgg16", "cfg1", 0.9),
     "random_labels": ("control", None, None, 0.0),
+}
+TUNED = {
+    "vgg16_tuned": ("transfer", "vgg16", "tuned", 0.2),
+    "convnext_tuned_adamw": ("transfer", "convnext", "tuned_adamw", 0.9),
 }
 
 
@@ -47,7 +52,7 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=120)
-    for run, (kind, backbone, head, skill) in RUNS.items():
+    for run, (kind, backbone, head, skill) in (RUNS | TUNED).items():
         folder = root / run
         drawn = rng.integers(3, size=120)
         predicted = np.where(rng.random(120) < skill, labels, drawn)
@@ -119,6 +124,69 @@ def study(tmp_path_factory):
     return root
 
 
+def some_trials():
+    """Two trials with two Dense layers and with none, the second of them continued."""
+    return pd.DataFrame(
+        {
+            "trial": [0, 1, 2],
+            "bracket": [1, 1, 1],
+            "round": [0, 0, 1],
+            "parent": [None, None, 1],
+            "initial_epoch": [0, 0, 2],
+            "epochs": [2, 2, 6],
+            "layers": [2, 0, 0],
+            "dense": ["384, 128", None, None],
+            "dropout": ["0.1, 0.3", "0.5", "0.5"],
+            "learning_rate": [0.01, 0.001, 0.001],
+            "weight_decay": [None, None, None],
+            "val_accuracy": [0.25, 0.5, 0.625],
+            "val_loss": [1.5, 1.0, 0.9],
+            "seconds": [2.0, 3.0, 60.0],
+        }
+    )
+
+
+def tuning_files(study, folder, runs, chosen_by="val"):
+    """Write what a study with tuned runs has more; return it as the report's inputs."""
+    searched = [run for run in runs if run in TUNED]
+    for run in searched:
+        head = {"dense": [128], "dropout": [0.3], "learning_rate": 1e-3, "weight_decay": None}
+        found = {"run": run, "head": head, "trial": 2, "val_accuracy": 0.625}
+        write_json(folder / f"{run}.json", found | {"trials": 3, "epochs": 8, "seconds": 65.0})
+        write_table(folder / f"{run}_trials.csv", some_trials())
+        charts.save(charts.parallel_coordinates(some_trials()), folder / f"{run}_trials.svg")
+    score = {"value": 0.9, "low": 0.85, "high": 0.95}
+    ranking = [{"backbone": "vgg16", "run": "vgg16_cfg1", "accuracy": score}]
+    named = chosen_by == "config"
+    write_json(
+        folder / "finalists.json",
+        {
+            "chosen_by": chosen_by,
+            "finalists": ["vgg16"],
+            "ranking": [] if named else ranking,
+            "missing": [] if named else ["vgg16_cfg3"],
+        },
+    )
+    out = {name: folder / f"{name}.csv" for name in ("heads", "runs", "gain")}
+    compare_tuned(
+        {
+            "metrics": [study / run / "metrics.json" for run in runs],
+            "predictions": [study / run / "predictions.npz" for run in runs],
+            "heads": [folder / f"{run}.json" for run in searched],
+        },
+        out,
+        {"select_by": "val", "published": True, "bootstrap": 50, "seed": 42, "codabench": {}},
+    )
+    return {
+        "tuned_heads": out["heads"],
+        "tuned_runs": out["runs"],
+        "tuning_gain": out["gain"],
+        "finalists": folder / "finalists.json",
+        "trials": [folder / f"{run}_trials.csv" for run in searched],
+        "trial_charts": [folder / f"{run}_trials.svg" for run in searched],
+    }
+
+
 def a_history():
     return pd.DataFrame(
         {
@@ -135,13 +203,29 @@ def a_history():
     )
 
 
-def report(study, out, *, runs=RUNS, select_by="val", weights="imagenet", published=True):
+def has_figures(run):
+    return run in RUNS | TUNED and run != "random_labels"
+
+
+def report(
+    study,
+    out,
+    *,
+    runs=RUNS,
+    select_by="val",
+    weights="imagenet",
+    published=True,
+    scores=(),
+    **inputs,
+):
     folder = out.parent
     write_config(
         {
             "dataset": {"classes": NAMES},
             "backbones": {"vgg16": {"weights": weights}},
             "grid": {"backbones": ["vgg16"]},
+            "tuning": {"backbones": None},
+            "codabench": {"scores": dict(scores)},
             "evaluation": {"bootstrap": 50},
             "published": published,
             "seed": 42,
@@ -153,14 +237,15 @@ def report(study, out, *, runs=RUNS, select_by="val", weights="imagenet", publis
     write_report(
         out,
         metrics=[study / run / "metrics.json" for run in runs],
-        confusion=study.glob("*/confusion_matrix.svg"),
-        curves=study.glob("*/learning_curves.svg"),
+        confusion=[study / run / "confusion_matrix.svg" for run in runs if has_figures(run)],
+        curves=[study / run / "learning_curves.svg" for run in runs if has_figures(run)],
         audit=study / "audit.json",
         contact_sheet=study / "contact_sheet.png",
         config=folder / "config.yaml",
         versions=folder / "versions.json",
         resources=folder / "resources.csv",
         select_by=select_by,
+        **inputs,
     )
     return out.read_text(encoding="utf-8")
 
@@ -173,6 +258,7 @@ def test_the_page_is_self_contained_and_runs_nothing(study, tmp_path):
     assert "default-src 'none'" in html and "url(" not in html
     # 1 of accuracy, 3 confusion matrices, 2 learning curves, balance, contact sheet.
     assert page.tags.count("img") == 7
+    assert 'id="tuning"' not in html and 'href="#tuning"' not in html
 
 
 def test_markup_in_names_is_text(study, tmp_path):
@@ -255,3 +341,93 @@ def test_a_failed_report_leaves_nothing(study, tmp_path):
     with pytest.raises(FileNotFoundError):
         report(tmp_path / "nowhere", tmp_path / "report.html")
     assert not list(tmp_path.glob("*report.html"))
+
+
+def test_tuning_has_its_section(study, tmp_path):
+    runs = [*RUNS, *TUNED]
+    inputs = tuning_files(study, tmp_path, runs)
+    html = report(study, tmp_path / "report.html", runs=runs, **inputs)
+    page = Page(html)
+    assert 'href="#tuning"' in html and 'id="tuning"' in html
+    # 7 as without tuning; of each tuned run two figures and its trials.
+    assert page.tags.count("img") == 7 + 3 * len(TUNED)
+    assert all(value.startswith("data:image/") for value in page.loads)
+
+    gain = pd.read_csv(inputs["tuning_gain"]).set_index("subset").loc["test_augmented"]
+    points = [f"{gain[f'gain_points{bound}']:+.1f}" for bound in ("", "_low", "_high")]
+    assert (
+        "<strong>Tuning vgg16 made it worse</strong> on the augmented test images: "
+        f"{points[0]} points ({points[1]} to {points[2]}) against vgg16_cfg1, "
+        "p&nbsp;below 0.001"
+    ) in html
+    # The backbone of the other search has no untuned run.
+    assert "Tuning convnext" not in html
+
+    assert "vgg16: the best by accuracy on the validation images" in html
+    assert "because their metrics are missing: vgg16_cfg3" in html
+    assert "3 trials, 8 epochs, 1 min 05 s" in html
+    assert '<tr class="best"><th scope="row">2</th>' in html
+    assert "<td>384, 128</td>" in html
+    # A run like any other, whose head competes with no other of the study.
+    assert "<summary><b>convnext_tuned_adamw</b>" in html
+    heads = html.split('id="heads"')[1].split("</section>")[0]
+    assert "convnext" not in heads and "<td>cfg1</td>" in heads
+    assert "Chosen on test" not in html and "flattered" not in html
+
+
+def test_a_choice_on_test_images_is_called_one(study, tmp_path):
+    runs = [*RUNS, "vgg16_tuned"]
+    inputs = tuning_files(study, tmp_path, runs, chosen_by="test_augmented")
+    html = report(study, tmp_path / "a.html", runs=runs, select_by="test_augmented", **inputs)
+    section = html.split('id="tuning"')[1].split("</section>")[0]
+    assert "Chosen on test images" in section and "The untuned side is flattered" in section
+    inputs = tuning_files(study, tmp_path, runs, chosen_by="config")
+    html = report(study, tmp_path / "b.html", runs=runs, **inputs)
+    assert "vgg16: named in the configuration" in html and "Chosen on test" not in html
+
+
+def test_a_tuned_winner_stands_beside_its_published_numbers(study, tmp_path):
+    runs = [run for run in RUNS | TUNED if run != "vgg16_cfg1"]
+    inputs = tuning_files(study, tmp_path, runs)
+    rows = pd.read_csv(inputs["tuning_gain"])
+    assert rows.empty
+    html = report(study, tmp_path / "a.html", runs=runs, **inputs)
+    headline = html.split("<section")[1]
+    # The study gives no accuracy of its own for it, only Codabench.
+    assert "<h2>convnext_tuned_adamw</h2>" in headline and "published" not in headline
+    assert "No tuned run has an untuned run of its backbone" in html
+    # The same numbers under the name of a run whose accuracies the study does give.
+    winner = load_metrics([study / "convnext_tuned_adamw" / "metrics.json"])
+    winner = winner["convnext_tuned_adamw"] | {"run": "convnext_tuned", "head": "tuned"}
+    write_json(study / "convnext_tuned" / "metrics.json", winner)
+    html = report(study, tmp_path / "b.html", runs=["convnext_tuned"])
+    assert "published: 76.8</span>" in html.split("<section")[1]
+
+
+def test_codabench_scores_are_in_the_tables(study, tmp_path):
+    scored = tmp_path / "baseline_cnn" / "codabench.json"
+    write_json(scored, {"accuracy": {"value": 0.204}})
+    html = report(
+        study, tmp_path / "report.html", scores={"vgg16_cfg1": 81.2}, codabench=[scored]
+    )
+    # In the grid as on the page, in full, and among the best heads.
+    assert html.count("<td>81.2 (reported)</td>") == 3
+    assert html.count("<td>20.4 (scored here)</td>") == 3
+    assert "Codabench, %</th>" in html
+
+
+def test_trials_are_drawn_with_their_values(tmp_path):
+    def drawn(trials):
+        svg = charts.svg(charts.parallel_coordinates(trials))
+        return list(ElementTree.fromstring(svg).itertext())
+
+    write_table(tmp_path / "trials.csv", some_trials())
+    texts = drawn(read_trials(tmp_path / "trials.csv"))
+    assert "best: trial 2" in texts and "weight decay" not in texts
+    for name in ("Dense layers", "neurons in all", "mean dropout", "learning rate", "epochs"):
+        assert name in texts
+    # Layers and neurons from 0, both learning rates, epochs, the best accuracy.
+    assert {"0", "2", "512", "0.2", "0.5", "0.001", "0.01", "6", "62.5"} <= set(texts)
+    decayed = some_trials().assign(weight_decay=[1e-4, 1e-2, 1e-2])
+    assert {"weight decay", "0.0001"} <= set(drawn(decayed))
+    assert "best: trial 0" in drawn(some_trials().iloc[:1])

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from hemagrid.errors import InputError
 LIBRARY = Path(hemagrid.__file__).parent
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py"))
 # What trains and what is trained. All other modules start without Keras.
-NETWORKS = {"backbones", "cnns", "features", "heads", "training"}
+NETWORKS = {"backbones", "cnns", "features", "heads", "search", "training"}
 
 
 def imports(module):
@@ -189,3 +190,15 @@ def test_jobs_side_by_side_get_a_gpu_each_and_a_third_waits(claim):
 
 def test_only_gpus_that_the_user_left_visible_are_taken(claim):
     assert claim(CUDA_VISIBLE_DEVICES="1").stdout.readline().strip() == "1"
+
+
+def test_of_two_that_listen_for_a_signal_both_are_told():
+    with runtime.stop_signals() as outer:
+        with runtime.stop_signals() as inner:
+            assert outer() is inner() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert outer() == inner() == "SIGTERM"
+        with runtime.stop_signals() as later:
+            assert later() is None
+            assert outer() == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

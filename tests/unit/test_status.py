@@ -160,6 +160,34 @@ def test_foreign_files_count_as_absent(config, row, tmp_path, content):
         assert RUN in describe(status(config, tmp_path))
 
 
+def cached(folder, backbone):
+    for subset in ("train", "val"):
+        write_text(folder / "results" / "embeddings" / backbone / f"{subset}.npy", "x")
+
+
+def test_tuned_runs_appear_once_they_are_known(config, row, tmp_path):
+    write_json(tmp_path / "results" / "tuning" / "finalists.json", {"finalists": ["vgg16"]})
+    names = [row["run"] for row in status(config, tmp_path)]
+    assert names[14:] == ["vgg16_tuned", "convnext_tuned_adamw"]
+    assert row("vgg16_tuned")["note"] == "for the embeddings of vgg16"
+    cached(tmp_path, "vgg16")
+    assert row("vgg16_tuned")["note"] == "for its search"
+    search = Checkpoint("search_vgg16_tuned", "0" * 16, tmp_path / "checkpoints")
+    search.report({"phase": "search", "trial": 7, "trials": 23})
+    write_text(tmp_path / "logs" / "search" / "vgg16_tuned.log", "trial 7")
+    tuned = row("vgg16_tuned")
+    assert tuned["note"] == "for its search: 7 of 23 trials done"
+    assert tuned["log"] == "logs/search/vgg16_tuned.log"
+    write_json(tmp_path / "results" / "tuning" / "vgg16_tuned.json", {"head": {}})
+    assert row("vgg16_tuned")["note"] is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"finalists": "vgg16"}', '{"finalists": [1]}'])
+def test_finalists_that_are_none_show_the_grid_alone(config, tmp_path, content):
+    write_text(tmp_path / "results" / "tuning" / "finalists.json", content)
+    assert len(status(config, tmp_path)) == 14
+
+
 def test_the_text_names_every_run_and_the_logs_of_those_that_need_a_look(config, tmp_path):
     log(tmp_path, "Error: no space left\n")
     with one_writer("baseline_cnn", tmp_path / "checkpoints"):

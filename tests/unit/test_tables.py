@@ -3,14 +3,17 @@ import pandas as pd
 import pytest
 
 from hemagrid.files import write_json
-from hemagrid.published import published, published_heads
+from hemagrid.published import published, published_heads, published_tuned
 from hemagrid.tables import (
+    aggregate,
     best_heads_table,
     best_run,
+    codabench_scores,
     duration,
     grid_table,
     headline,
     load_metrics,
+    p_text,
     shown,
     write,
 )
@@ -117,6 +120,94 @@ def test_the_published_numbers():
     tuned = table.loc["convnext_tuned"]
     assert list(tuned[["val", "test_augmented", "codabench"]]) == [89.6, 76.8, 90]
     assert np.isnan(table.loc["convnext_tuned_adamw", "val"])
+    theirs = published_tuned().set_index("run")
+    assert list(theirs.index) == [run for run in table.index if "tuned" in run]
+    assert theirs.loc["efficientnetv2m_tuned", "published_dense"] == "384, 128"
+    assert theirs.loc["convnext_tuned", "published_val_pct"] == 89.6
+    assert pd.isna(theirs.loc["convnext_tuned_adamw", "published_dense"])
+
+
+def test_tuned_heads_do_not_compete_with_the_grid(study):
+    plain = best_heads_table(study, "test")
+    study["vgg16_tuned"] = metrics("transfer", 0.99, 0.9, "vgg16", "tuned")
+    study["mobilenetv3_tuned_adamw"] = metrics(
+        "transfer", 0.9, 0.9, "mobilenetv3", "tuned_adamw"
+    )
+    pd.testing.assert_frame_equal(best_heads_table(study, "test"), plain)
+    assert best_run(study, "test") == "vgg16_tuned"
+    assert "vgg16_tuned" in headline(grid_table(study))
+
+
+def test_codabench_scores_say_where_they_come_from(tmp_path, study):
+    paths = [tmp_path / run / "codabench.json" for run in ("vgg16_cfg1", "vgg16_cfg2", "gone")]
+    for path in paths[:2]:
+        write_json(path, {"accuracy": {"value": 0.913, "low": 0.9, "high": 0.92}})
+    scores = codabench_scores({"vgg16_cfg1": 80, "baseline_cnn": 19}, paths)
+    assert scores == {
+        "vgg16_cfg1": {"pct": 80, "source": "reported"},
+        "vgg16_cfg2": {"pct": pytest.approx(91.3), "source": "scored here"},
+        "baseline_cnn": {"pct": 19, "source": "reported"},
+    }
+    grid = grid_table(study, scores).set_index("run")
+    assert grid.loc["vgg16_cfg2", "codabench_source"] == "scored here"
+    assert pd.isna(grid.loc["majority_class", ["codabench_pct", "codabench_source"]]).all()
+    text = shown(grid.reset_index())["Codabench, %"]
+    assert list(text[:3]) == ["19.0 (reported)", "80.0 (reported)", "91.3 (scored here)"]
+    assert set(text[3:]) == {"\N{EN DASH}"}
+    best = best_heads_table(study, "test", published_heads(), scores).set_index("model")
+    assert best.loc["vgg16", "codabench_source"] == "scored here"
+    assert best.loc["vgg16", "published_codabench"] == 80
+    assert pd.isna(best.loc["convnext", "codabench_pct"])
+
+
+def test_without_a_score_there_is_no_column(study):
+    for scores in (None, {}, {"another_run": {"pct": 90, "source": "reported"}}):
+        assert not any("codabench" in name for name in grid_table(study, scores))
+        best = best_heads_table(study, "test", published_heads(), scores)
+        assert [name for name in best if "codabench" in name] == ["published_codabench"]
+
+
+def test_all_tables_are_written(tmp_path, study):
+    for run, content in study.items():
+        if content:
+            write_json(tmp_path / run / "metrics.json", content)
+    out = {name: tmp_path / f"{name}.csv" for name in ("grid", "best_heads")}
+    aggregate(
+        [tmp_path / run / "metrics.json" for run in study],
+        out | {"headline": tmp_path / "headline.txt"},
+        "test_augmented",
+        True,
+        reported={"convnext_cfg3": 92},
+    )
+    for path in out.values():
+        table = pd.read_csv(path).set_index("run")
+        assert table.loc["convnext_cfg3", "codabench_pct"] == 92
+        assert "92.0 (reported)" in path.with_suffix(".md").read_text()
+        assert "92.0 (reported)" in path.with_suffix(".tex").read_text()
+    assert "convnext_cfg3" in (tmp_path / "headline.txt").read_text()
+
+
+def test_differences_keep_their_sign():
+    table = pd.DataFrame(
+        {
+            "gain_points": [-2.31, 0.0, 1.0, None],
+            "gain_points_low": [-4.0, -1.5, 0.04, None],
+            "gain_points_high": [-0.6, 1.5, 2.0, None],
+        }
+    )
+    assert list(shown(table)["difference, points"]) == [
+        "-2.3 (-4.0 to -0.6)",
+        "+0.0 (-1.5 to +1.5)",
+        "+1.0 (+0.0 to +2.0)",
+        "\N{EN DASH}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0123, "0.012"), (1, "1.000"), (0.001, "0.001"), (4e-9, "below 0.001")]
+)
+def test_p_values(p, text):
+    assert p_text(p) == text
 
 
 def test_files_hold_numbers_for_programs_and_text_for_people(tmp_path, study):

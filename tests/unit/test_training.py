@@ -22,13 +22,20 @@ from hemagrid.training import (
     TransferModel,
     class_weights,
     epoch_order,
+    run_key,
     score,
     train_run,
 )
 
 CLASSES = 3
 LABELS = np.arange(12) % CLASSES
-HEAD = {"dense": [16], "batch_norm": True, "dropout": [0.3], "learning_rate": 1e-3}
+HEAD = {
+    "dense": [16],
+    "batch_norm": True,
+    "dropout": [0.3],
+    "learning_rate": 1e-3,
+    "weight_decay": None,
+}
 TRAINING = {
     "optimizer": "adam",
     "monitor": "val_loss",
@@ -256,6 +263,15 @@ def test_every_optimizer_trains(optimizer):
     training.fit(linear())
     losses = [row["loss"] for row in training.history]
     assert losses[-1] < losses[0]
+
+
+def test_a_weight_decay_makes_the_optimizer_adamw():
+    phase = linear()
+    training = trainer(optimizer="sgd")
+    training.weight_decay = 0.05
+    training.fit(phase)
+    assert isinstance(phase.model.optimizer, keras.optimizers.AdamW)
+    assert phase.model.optimizer.weight_decay == 0.05
 
 
 def test_bfloat16_trains_and_gives_float32_probabilities(draw):
@@ -525,6 +541,20 @@ def test_a_transfer_run_from_files_to_files(caches, tmp_path, eager):
     train_afresh("mobilenetv3_cfg2", TRANSFER_RUN, caches, out)
     again = dict(np.load(out["predictions"]))
     assert all((first[name] == again[name]).all() for name in first)
+
+
+def test_a_tuned_run_is_the_run_of_the_head_that_was_found(caches, tmp_path, eager):
+    found = tmp_path / "found.json"
+    head = HEAD | {"dense": [8, 4], "dropout": [0.1, 0.2], "weight_decay": 0.01}
+    files.write_json(found, {"run": "mobilenetv3_tuned", "head": head, "trial": 3})
+    settings = {key: value for key, value in TRANSFER_RUN.items() if key != "head"}
+    tuned, fixed = (paths(tmp_path / name) for name in ("tuned", "fixed"))
+    train_afresh("mobilenetv3_tuned", settings, caches | {"head": found}, tuned)
+    train_afresh("mobilenetv3_cfg2", settings | {"head": head}, caches, fixed)
+    one, two = (dict(np.load(out["predictions"])) for out in (tuned, fixed))
+    assert all((one[name] == two[name]).all() for name in two)
+    # Another head is another result.
+    assert run_key(settings, caches | {"head": found}) != run_key(settings, caches)
 
 
 def test_a_phase_of_no_epochs_is_left_out(caches, tmp_path, eager):

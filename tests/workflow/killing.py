@@ -1,10 +1,11 @@
 """Train a run in a child process, kill the child at random instants, start it again.
 
-Takes a JSON file with what `train_run` takes, and: `kills`, how many, spread over the run;
-`terms`, the share of them that are SIGTERM; `delay`, the seconds at most between a stage that
-was waited for and the signal; `epochs`, the number per phase; `seed`. Writes beside it what
-the children said. TensorFlow is imported once, here, and each child is a
-fork of this process, which never uses it: a start costs a second instead of ten.
+Takes a JSON file with what `train_run` takes, or `search_head` where `kind` is search, and:
+`kills`, how many, spread over the run; `terms`, the share of them that are SIGTERM; `delay`,
+the seconds at most between a stage that was waited for and the signal; `epochs`, the number
+per phase, or of trials; `seed`. Writes beside it what the children said. TensorFlow is
+imported once, here, and each child is a fork of this process, which never uses it: a start
+costs a second instead of ten.
 """
 
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from hemagrid import files
 from hemagrid.errors import Stopped
+from hemagrid.search import search_head
 from hemagrid.training import train_run
 
 PATIENCE = 300  # seconds for anything
@@ -38,7 +40,8 @@ class Child:
         os.dup2(output, 2)
         status = 1
         try:
-            train_run(job["run"], job["settings"], job["inputs"], job["out"], job["folder"])
+            work = search_head if job["kind"] == "search" else train_run
+            work(job["run"], job["settings"], job["inputs"], job["out"], job["folder"])
             status = 0
         except Stopped as reason:
             print("Stopped:", reason, flush=True)
@@ -61,11 +64,14 @@ class Child:
 
 
 def epochs_done(job):
-    """Count the epochs that the run has behind it, as its progress tells."""
+    """Count the epochs that the run has behind it, or the trials, as its progress tells."""
+    name = f"search_{job['run']}" if job["kind"] == "search" else job["run"]
     try:
-        progress = json.loads((Path(job["folder"]) / job["run"] / "progress.json").read_text())
+        progress = json.loads((Path(job["folder"]) / name / "progress.json").read_text())
     except FileNotFoundError:
         return 0
+    if job["kind"] == "search":
+        return progress["trial"]
     phases = list(job["epochs"])
     earlier = phases[: phases.index(progress["phase"])]
     return sum(job["epochs"][phase] for phase in earlier) + progress["epoch"]

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 # For people, not of a rule.
-PROGRAMS = {"plan", "status"}
+PROGRAMS = {"plan", "predict", "status"}
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem not in PROGRAMS)
 LIBRARY = sorted((ROOT / "scripts" / "hemagrid").glob("*.py"))
 
@@ -22,11 +22,21 @@ LIBRARY = sorted((ROOT / "scripts" / "hemagrid").glob("*.py"))
 RESOURCES = """
 import json, sys
 from pathlib import Path
-from snakemake.api import DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
+from snakemake.api import (
+    ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, SnakemakeApi
+)
 
 with SnakemakeApi(OutputSettings(dryrun=True)) as api:
     workflow = api.workflow(
-        ResourceSettings(cores=1), snakefile=Path(sys.argv[1]), workdir=Path.cwd()
+        ResourceSettings(cores=1),
+        config_settings=ConfigSettings(
+            config={
+                "tuning": {"backbones": ["vgg16"]},
+                "codabench": {"runs": ["vgg16_tuned"]},
+            }
+        ),
+        snakefile=Path(sys.argv[1]),
+        workdir=Path.cwd(),
     )
     workflow.dag(DAGSettings()).execute_workflow(executor="dryrun")
     jobs = []
@@ -45,7 +55,7 @@ def rules():
     """Map each rule's name to its directives, {directive: text}."""
     found = {}
     for file in RULE_FILES:
-        for block in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
+        for block in re.split(r"^(?:rule|checkpoint) ", file.read_text(), flags=re.M)[1:]:
             name, body = block.split(":\n", 1)
             parts = re.split(r"^    (\w+):", body, flags=re.M)
             found[name] = dict(zip(parts[1::2], parts[2::2], strict=True))
@@ -78,7 +88,9 @@ def test_a_bare_clone_plans_the_published_grid(clone, snakemake):
     )
     assert (jobs["train"], jobs["control"], jobs["evaluate"]) == (14, 2, 16)
     assert (jobs["trunk"], jobs["embed"], jobs["backbone_weights"]) == (4, 4, 4)
-    assert jobs["fetch_bloodmnist"] == 1
+    assert (jobs["fetch_bloodmnist"], jobs["select_finalists"]) == (1, 1)
+    # Which they are is known once the grid is trained.
+    assert "search" not in jobs
     assert not (clone / "results").exists()
 
 
@@ -126,6 +138,60 @@ def test_one_result_plans_only_what_it_needs(clone, plan):
         "results/convnext_cfg1/metrics.json": "evaluate",
         "results/convnext_cfg1/confusion_matrix.csv": "evaluate",
     }
+
+
+@pytest.mark.parametrize("head", ["tuned", "tuned_adamw"])
+def test_a_tuned_run_needs_its_search_and_nothing_of_the_grid(clone, plan, head):
+    run = f"vgg16_{head}"
+    planned = plan(clone, f"results/{run}/metrics.json")
+    untuned = plan(clone, "results/vgg16_cfg1/metrics.json")
+    assert planned == {
+        f"results/tuning/{run}.json": "search",
+        f"results/tuning/{run}_trials.csv": "search",
+        **{path.replace("vgg16_cfg1", run): rule for path, rule in untuned.items()},
+    }
+
+
+@pytest.fixture
+def overlay(tmp_path):
+    """A function from keys of `tuning` to the arguments that lay them over the default."""
+
+    def overlay(**tuning):
+        path = tmp_path / "my.yaml"
+        path.write_text(yaml.safe_dump({"tuning": tuning}))
+        return "--configfile", path
+
+    return overlay
+
+
+def test_named_finalists_are_planned_from_the_start(clone, plan, overlay):
+    planned = plan(
+        clone, *overlay(finalists=0, backbones=["vgg16"], adamw=["vgg16", "convnext"])
+    )
+    tuned = {"vgg16_tuned", "vgg16_tuned_adamw", "convnext_tuned_adamw"}
+    assert {run for run in of_runs(planned, "train") if "tuned" in run} == tuned
+    searched = {Path(path).stem for path, rule in planned.items() if rule == "search"}
+    assert searched == tuned | {f"{run}_trials" for run in tuned}
+    assert "select_finalists" in planned.values()
+
+
+def test_their_searches_need_nothing_of_the_grid(clone, plan, overlay):
+    planned = plan(clone, "results/tuning/vgg16_tuned.json", *overlay(backbones=["vgg16"]))
+    assert "search" in planned.values()
+    assert not {"train", "evaluate", "select_finalists"} & set(planned.values())
+
+
+def test_a_package_needs_its_run_alone(clone, plan):
+    planned = plan(clone, "results/convnext_cfg1/codabench.json")
+    assert of_runs(planned, "train") == {"convnext_cfg1"}
+    assert planned["results/convnext_cfg1/submission.zip"] == "package_submission"
+    assert planned["results/convnext_cfg1/codabench.json"] == "score_submission"
+    assert "search" not in planned.values()
+
+
+def test_without_finalists_nothing_is_tuned(clone, plan, overlay):
+    planned = plan(clone, *overlay(finalists=0))
+    assert not {"select_finalists", "search", "compare_tuned"} & set(planned.values())
 
 
 def test_a_cnn_needs_no_backbone(bare, plan, in_folder):

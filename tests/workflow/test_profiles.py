@@ -15,7 +15,10 @@ PROFILES = ROOT / "profiles"
 NETWORKS = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 NETWORKS = NETWORKS["cnns"] | NETWORKS["backbones"]
 ON_GPU = {"trunk", "embed", "train"}
-SUBMITTED = ON_GPU | {"augment"}
+RESUMED = {"train", "search"}
+SUBMITTED = ON_GPU | {"augment", "search"}
+# Named finalists are known before anything has run.
+TUNED = ("--config", "tuning={backbones: [vgg16], adamw: [convnext]}")
 
 # Runs snakemake's command line and prints every job that it announces, as JSON.
 JOBS = """
@@ -67,7 +70,7 @@ def jobs(python, tmp_path_factory):
 
     def jobs(*arguments):
         folder = tmp_path_factory.mktemp("dry")
-        found = python(JOBS, "--dry-run", "--directory", folder, *arguments)
+        found = python(JOBS, "--dry-run", "--directory", folder, *arguments, *TUNED)
         return [job for job in found if job["rule"] in SUBMITTED]
 
     return jobs
@@ -107,7 +110,7 @@ def edited(tmp_path):
 def network(job):
     """The config's entry of the network that a job computes with."""
     name = job.get("backbone") or job["run"]
-    return NETWORKS.get(name) or NETWORKS[name.rsplit("_", 1)[0]]
+    return NETWORKS.get(name) or NETWORKS[name.split("_")[0]]
 
 
 def asked(job, *keys):
@@ -118,7 +121,7 @@ def test_only_rules_that_outlast_the_start_of_a_job_become_jobs():
     blocks = [
         block
         for file in (ROOT / "workflow" / "rules").glob("*.smk")
-        for block in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]
+        for block in re.split(r"^(?:rule|checkpoint) ", file.read_text(), flags=re.M)[1:]
     ]
     assert {b.split(":")[0] for b in blocks if "localrule: True" not in b} == SUBMITTED
 
@@ -137,7 +140,7 @@ def test_on_a_cluster_networks_get_one_gpu_in_its_partition(slurm_jobs):
     for job in slurm_jobs:
         gpu = asked(job, "slurm_partition", "gpu", "gres")
         assert gpu == ({"slurm_partition": "gpu", "gpu": 1} if job["rule"] in ON_GPU else {})
-        expected = "--signal=TERM@180" if job["rule"] == "train" else None
+        expected = "--signal=TERM@180" if job["rule"] in RESUMED else None
         assert job.get("slurm_extra") == expected
 
 

@@ -15,6 +15,7 @@ import pytest
 from hemagrid import backbones, features, files
 
 KILLS = 20
+SEARCH_KILLS = 3
 CLASSES = 3
 SUBSETS = {"train": 24, "val": 8, "test": 8, "test_augmented": 8}
 TRAINING = {
@@ -27,7 +28,8 @@ EPOCHS = {
     "cnn": {"training": 60},
     "transfer": {"feature_extraction": 20, "finetune_top": 10, "finetune_all": 8},
 }
-DELAY = {"cnn": 0.15, "transfer": 0.6}  # seconds, some epochs' time
+EPOCHS["search"] = {"search": 15}  # trials of max_epochs 4, factor 2
+DELAY = {"cnn": 0.15, "transfer": 0.6, "search": 0.5}  # seconds, some epochs' time
 SETTINGS = {
     "cnn": {
         "kind": "cnn",
@@ -54,12 +56,27 @@ SETTINGS = {
             "batch_norm": True,
             "dropout": [0.3],
             "learning_rate": 1e-3,
+            "weight_decay": 0.01,
         },
         "training": TRAINING
         | {
             phase: {"epochs": epochs, "patience": epochs, "learning_rate": 1e-4}
             for phase, epochs in EPOCHS["transfer"].items()
         },
+        "seed": 42,
+    },
+    "search": {
+        "space": {
+            "layers": {"min": 0, "max": 3},
+            "neurons": {"min": 8, "max": 32, "step": 8},
+            "dropout": {"min": 0.1, "max": 0.5, "step": 0.1},
+            "learning_rate": [1e-2, 1e-3],
+            "weight_decay": [1e-2, 1e-3],
+            "batch_norm": True,
+        },
+        "hyperband": {"max_epochs": 4, "factor": 2, "iterations": 1},
+        "batch_size": 8,
+        "training": {key: TRAINING[key] for key in ("optimizer", "class_weights", "precision")},
         "seed": 42,
     },
 }
@@ -100,6 +117,8 @@ def train(tmp_path_factory, environment, inputs):
     def train(kind, kills, terms=0.25):
         folder = tmp_path_factory.mktemp(f"{kind}_{kills}")
         names = ("model.keras", "history.csv", "predictions.npz", "cost.json")
+        if kind == "search":
+            names = ("head.json", "trials.csv")
         out = {name.split(".")[0]: str(folder / "results" / name) for name in names}
         (folder / "results").mkdir()
         used = {name: str(path) for name, path in inputs.items()}
@@ -107,8 +126,15 @@ def train(tmp_path_factory, environment, inputs):
             used = {
                 name: path for name, path in used.items() if "images" in name or "table" in name
             }
+        if kind == "search":
+            used = {
+                f"{what}_{subset}": used[f"{what}_{subset}"]
+                for what in ("embeddings", "table")
+                for subset in ("train", "val")
+            }
         job = {
             "run": "a_run",
+            "kind": kind,
             "settings": SETTINGS[kind],
             "inputs": used,
             "out": out,
@@ -140,7 +166,7 @@ def weights_in(model):
         return archive.read("model.weights.h5")
 
 
-@pytest.mark.parametrize("kind", EPOCHS)
+@pytest.mark.parametrize("kind", ["cnn", "transfer"])
 def test_a_run_killed_at_random_instants_ends_in_the_same_bits(kind, train):
     calm, killed = train(kind, 0), train(kind, KILLS)
     assert len(calm.children) == 1
@@ -178,3 +204,19 @@ def test_sigterm_saves_the_step_it_met(train):
         # A child that is stopped while it starts says nothing and leaves all as it is.
         later = "".join(each["log"] for each in killed.children[child + 1 :])
         assert re.search(r"goes on in (.*)", later).group(1) == f"{epoch} {step}"
+
+
+def test_a_search_killed_three_times_ends_with_the_same_trials(train):
+    calm, killed = train("search", 0), train("search", SEARCH_KILLS, terms=0)
+    assert len(calm.children) == 1
+    assert [child["signal"] for child in killed.children] == ["SIGKILL"] * SEARCH_KILLS + [None]
+    log = "".join(child["log"] for child in killed.children)
+    assert re.search(r"goes on after trial \d+/15", log)
+    one, two = (
+        files.read_table(s.out["trials"]).drop(columns="seconds") for s in (calm, killed)
+    )
+    assert len(one) == 15
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    one, two = (files.read_json(study.out["head"]) for study in (calm, killed))
+    assert one | {"seconds": 0} == two | {"seconds": 0}
+    assert not any((killed.folder / "checkpoints").iterdir())

@@ -7,14 +7,20 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
-TRAINED = ["baseline_cnn", "regularized_cnn", "mobilenetv3_cfg1", "mobilenetv3_cfg2"]
+ROOT = Path(__file__).parents[2]
+GRID = ["baseline_cnn", "regularized_cnn", "mobilenetv3_cfg1", "mobilenetv3_cfg2"]
+TUNED = ["mobilenetv3_tuned", "mobilenetv3_tuned_adamw"]
+TRAINED = GRID + TUNED
+TUNING_TABLES = ["tuned_heads", "tuned_runs", "tuning_gain"]
 CONTROLS = ["majority_class", "random_labels"]
 SUBSETS = ["val", "test", "test_augmented"]
 PHASES = ["feature_extraction", "finetune_top", "finetune_all"]
@@ -161,7 +167,7 @@ def test_predictions_are_probabilities_of_every_subset(study, run):
 @pytest.mark.parametrize("run", TRAINED + CONTROLS)
 def test_metrics_keep_their_contract(study, run):
     metrics = read(of_run(study, run, "metrics.json"))
-    backbone, _, head = run.partition("_") if "cfg" in run else (None, None, None)
+    backbone, _, head = run.partition("_") if "mobile" in run else (None, None, None)
     kind = "control" if run in CONTROLS else "transfer" if head else "cnn"
     assert metrics["run"] == run
     assert (metrics["kind"], metrics["backbone"], metrics["head"]) == (
@@ -222,6 +228,102 @@ def test_the_confusion_matrix_adds_up(study, run):
         assert counts["count"].sum() == scores["n"]
         right = counts.loc[counts["true"] == counts["predicted"], "count"].sum()
         assert right / scores["n"] == pytest.approx(scores["accuracy"]["value"])
+
+
+# Tuning, and the package for the leaderboard.
+
+
+def test_the_finalist_is_the_best_backbone_of_the_grid(study):
+    finalists = read(study.results / "tuning" / "finalists.json")
+    accuracies = {
+        run: read(of_run(study, run, "metrics.json"))["subsets"]["test_augmented"]["accuracy"]
+        for run in GRID[2:]
+    }
+    best = max(accuracies, key=lambda run: accuracies[run]["value"])
+    assert finalists["finalists"] == ["mobilenetv3"]
+    assert finalists["ranking"] == [
+        {"backbone": "mobilenetv3", "run": best, "accuracy": accuracies[best]}
+    ]
+
+
+@pytest.mark.parametrize("run", TUNED)
+def test_a_tuned_run_has_the_head_of_its_best_trial(study, run):
+    found = read(study.results / "tuning" / f"{run}.json")
+    trials = pd.read_csv(study.results / "tuning" / f"{run}_trials.csv", dtype={"dense": str})
+    # max_epochs 2, factor 2: brackets of 2 and 1 trials, and of 2.
+    assert len(trials) == found["trials"] == 5
+    assert list(trials["trial"]) == list(range(1, 6))
+    best = trials.iloc[found["trial"] - 1]
+    assert best["val_accuracy"] == trials["val_accuracy"].max() == found["val_accuracy"]
+    head = found["head"]
+    assert ", ".join(map(str, head["dense"])) == ("" if best.isna()["dense"] else best["dense"])
+    assert (head["weight_decay"] is None) == (run == "mobilenetv3_tuned")
+    with zipfile.ZipFile(of_run(study, run, "model.keras")) as packed:
+        config = json.loads(packed.read("config.json"))
+    layers = next(
+        layer["config"]["layers"]
+        for layer in config["config"]["layers"]
+        if layer["config"]["name"] == "head"
+    )
+    units = [layer["config"]["units"] for layer in layers if layer["class_name"] == "Dense"]
+    assert units == [*head["dense"], len(CLASSES)]
+    first = pd.read_csv(of_run(study, run, "history.csv")).iloc[0]
+    assert first["learning_rate"] == head["learning_rate"]
+
+
+def test_the_verdict_is_that_of_the_predictions(study):
+    gain = pd.read_csv(study.results / "tables" / "tuning_gain.csv")
+    assert set(gain["run"]) == set(TUNED)
+    for row in gain.itertuples():
+        right = []
+        for run in (row.run, row.compared_with):
+            with np.load(of_run(study, run, "predictions.npz")) as predictions:
+                chosen = predictions[f"{row.subset}_probabilities"].argmax(axis=1)
+                right.append((chosen == predictions[f"{row.subset}_labels"]).mean())
+        assert row.gain_points == pytest.approx(100 * (right[0] - right[1]))
+        low, high = row.gain_points_low, row.gain_points_high
+        assert low <= row.gain_points <= high
+
+
+def test_a_package_alone_is_as_good_as_its_run(study):
+    score = read(of_run(study, "regularized_cnn", "codabench.json"))
+    test = read(of_run(study, "regularized_cnn", "metrics.json"))["subsets"]["test"]
+    assert score["n"] == test["n"]
+    assert score["accuracy"] == test["accuracy"]
+    with zipfile.ZipFile(of_run(study, "regularized_cnn", "submission.zip")) as packed:
+        assert sorted(packed.namelist()) == ["model.keras", "model.py"]
+    grid = pd.read_csv(study.results / "tables" / "grid.csv", index_col="run")
+    shown = grid.loc[grid["codabench_pct"].notna(), ["codabench_pct", "codabench_source"]]
+    assert shown.to_dict("index") == {
+        "regularized_cnn": {
+            "codabench_pct": pytest.approx(100 * test["accuracy"]["value"]),
+            "codabench_source": "scored here",
+        },
+        "mobilenetv3_cfg1": {"codabench_pct": 12.5, "codabench_source": "reported"},
+    }
+
+
+def test_new_pictures_are_told_as_the_study_saw_them(study, tmp_path, environment):
+    images = np.load(study.results / "dataset" / "test.npy")[:3]
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    program = ROOT / "scripts" / "predict.py"
+    told = subprocess.run(
+        [sys.executable, program, "mobilenetv3_tuned", tmp_path, "--csv"],
+        cwd=study.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    table = pd.read_csv(io.StringIO(told.stdout))
+    assert [Path(name).name for name in table["file"]] == ["0.png", "1.png", "2.png"]
+    with np.load(of_run(study, "mobilenetv3_tuned", "predictions.npz")) as predictions:
+        expected = predictions["test_probabilities"][:3]
+    np.testing.assert_allclose(table[CLASSES], expected, atol=1e-4)
+    assert list(table["class"]) == [CLASSES[label] for label in expected.argmax(axis=1)]
+    assert "notes.txt" in told.stderr and told.returncode == 1
 
 
 # Tables and report.
@@ -315,6 +417,8 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/figures/contact_sheet_test_augmented.png",
         *(f"results/{run}/confusion_matrix.svg" for run in TRAINED),
         *(f"results/{run}/learning_curves.svg" for run in TRAINED),
+        *(f"results/tuning/{run}_trials.svg" for run in TUNED),
+        *(f"results/tables/{table}.csv" for table in TUNING_TABLES),
     }
     figures = {
         str(path.relative_to(study.folder))
@@ -356,11 +460,12 @@ COMPARED = REPORT | {
     "results/figures/accuracy.svg",
     *(
         f"results/tables/{table}.{kind}"
-        for table in ("grid", "best_heads")
+        for table in ("grid", "best_heads", *TUNING_TABLES)
         for kind in ("csv", "md", "tex")
     ),
     "results/tables/headline.txt",
 }
+FINALISTS = {"results/tuning/finalists.json"}
 PROVENANCE = {"results/provenance/config.yaml", "results/provenance/versions.json"}
 
 
@@ -377,19 +482,31 @@ def test_run_again_it_has_nothing_to_do(study, snakemake):
     assert "Nothing to be done" in result.said
 
 
+def files_of_search(run):
+    return {f"results/tuning/{run}{rest}" for rest in (".json", "_trials.csv", "_trials.svg")}
+
+
 @pytest.mark.parametrize(
-    "overlay, runs",
+    "overlay, runs, others",
     [
-        ("heads: {cfg2: {dropout: [0.5]}}", ["mobilenetv3_cfg2"]),
-        ("cnns: {baseline_cnn: {dense: 32}}", ["baseline_cnn"]),
-        ("heads: {cfg3: {learning_rate: 1.0e-2}}", []),
+        # Its finalist is what it was, and so is all that was tuned.
+        ("heads: {cfg2: {dropout: [0.5]}}", ["mobilenetv3_cfg2"], FINALISTS),
+        ("cnns: {baseline_cnn: {dense: 32}}", ["baseline_cnn"], set()),
+        ("heads: {cfg3: {learning_rate: 1.0e-2}}", [], set()),
+        (
+            "tuning: {space: {weight_decay: [0.1]}}",
+            ["mobilenetv3_tuned_adamw"],
+            files_of_search("mobilenetv3_tuned_adamw"),
+        ),
     ],
-    ids=["a head", "a CNN", "a head that no run uses"],
+    ids=["a head", "a CNN", "a head that no run uses", "a search"],
 )
-def test_a_change_in_the_config_makes_its_runs_again(study, tmp_path, planned, overlay, runs):
+def test_a_change_in_the_config_makes_its_runs_again(
+    study, tmp_path, planned, overlay, runs, others
+):
     changed = tmp_path / "overlay.yaml"
     changed.write_text(overlay)
-    expected = PROVENANCE | REPORT
+    expected = PROVENANCE | REPORT | others
     for run in runs:
         expected |= files_of(run) | COMPARED
     assert planned(changed).keys() == expected
@@ -408,7 +525,7 @@ def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, planned):
         again = planned()
     finally:
         (tmp_path / "model.keras").rename(model)
-    assert again.keys() == files_of("mobilenetv3_cfg1") | COMPARED
+    assert again.keys() == files_of("mobilenetv3_cfg1") | COMPARED | FINALISTS
     assert not {"augment", "trunk", "embed", "backbone_weights"} & set(again.values())
 
 

@@ -9,7 +9,9 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
 from hemagrid import config as study
+from hemagrid import finalists
 from hemagrid.errors import InputError
+from hemagrid.hyperband import expected_trials
 
 
 def validate_config():
@@ -27,16 +29,28 @@ def validate_config():
 validate_config()
 
 RUNS = study.grid(config)
+KNOWN = study.known_runs(config)
+TUNED = [name for name in KNOWN if name not in RUNS]
 CONTROLS = ["majority_class", "random_labels"]
 EVALUATED = study.evaluated_subsets(config)
 CACHED = ["train", "val"]
+SCORED = expand("results/{run}/codabench.json", run=config["codabench"]["runs"])
+TABLES = ["grid", "best_heads"]
+if study.tunes(config):
+    TABLES += ["tuned_heads", "tuned_runs", "tuning_gain"]
+
+FIGURES = [
+    "results/figures/accuracy.svg",
+    "results/figures/class_balance.svg",
+    "results/figures/contact_sheet_test_augmented.png",
+]
 
 
 wildcard_constraints:
-    run="|".join([*RUNS, *CONTROLS]),
+    run="|".join([*KNOWN, *CONTROLS]),
     backbone="|".join(config["backbones"]),
     subset="train|val|test_augmented",
-    table="grid|best_heads",
+    table="|".join(TABLES),
 
 
 def per_attempt(amount):
@@ -61,7 +75,7 @@ def network(wildcards):
     """The config entry of the CNN or backbone that a job computes with."""
     if "backbone" in wildcards.keys():
         return config["backbones"][wildcards.backbone]
-    run = RUNS[wildcards.run]
+    run = KNOWN[wildcards.run]
     if run.kind == "cnn":
         return config["cnns"][run.name]
     return config["backbones"][run.backbone]
@@ -142,11 +156,14 @@ def run_settings(wildcards):
 
 
 def training_inputs(wildcards):
-    """Images and tables of every subset, and for a transfer run its weights and caches."""
+    """Images and tables of every subset; a transfer run's weights, caches and found head."""
     subsets = [*CACHED, *EVALUATED[1:]]
     inputs = {f"images_{subset}": images_of(subset) for subset in subsets}
     inputs |= {f"table_{subset}": table_of(subset) for subset in subsets}
-    backbone = RUNS[wildcards.run].backbone
+    run = KNOWN[wildcards.run]
+    backbone = run.backbone
+    if run.name in TUNED:
+        inputs["head"] = f"results/tuning/{run.name}.json"
     if backbone:
         inputs["weights"] = f"resources/weights/{backbone}.weights.h5"
         for subset in CACHED:
@@ -160,14 +177,14 @@ def training_inputs(wildcards):
 def evaluation_inputs(wildcards):
     """A control has no network and so no cost."""
     inputs = {"predictions": f"results/{wildcards.run}/predictions.npz"}
-    if wildcards.run in RUNS:
+    if wildcards.run in KNOWN:
         inputs["cost"] = f"results/{wildcards.run}/cost.json"
     return inputs
 
 
 def run_description(wildcards):
     """Name, kind, backbone and head of a run or control, as they stand in its metrics."""
-    run = RUNS.get(wildcards.run)
+    run = KNOWN.get(wildcards.run)
     return {
         "run": wildcards.run,
         "kind": run.kind if run else "control",
@@ -178,3 +195,123 @@ def run_description(wildcards):
 
 def augmentation_settings(wildcards):
     return config["augmentation"][wildcards.subset]
+
+
+def tuned_runs():
+    """The tuned runs of this study: after the checkpoint, unless the config names them."""
+    if not study.tunes(config):
+        return []
+    chosen = config["tuning"]["backbones"]
+    if chosen is None:
+        chosen = finalists.read(checkpoints.select_finalists.get().output.finalists)
+    return list(study.tuned_runs(config, chosen))
+
+
+def files_of_grid():
+    """What is known before the checkpoint, so that it is planned from the start."""
+    names = ["model.keras", "confusion_matrix.svg", "learning_curves.svg"]
+    controls = expand("results/{run}/metrics.json", run=CONTROLS)
+    return expand("results/{run}/{name}", run=RUNS, name=names) + controls
+
+
+def models_of_tuned(wildcards):
+    return expand("results/{run}/model.keras", run=tuned_runs())
+
+
+def metrics_of_all(wildcards):
+    return expand("results/{run}/metrics.json", run=[*RUNS, *tuned_runs(), *CONTROLS])
+
+
+def confusion_of_all(wildcards):
+    return expand("results/{run}/confusion_matrix.svg", run=[*RUNS, *tuned_runs()])
+
+
+def curves_of_all(wildcards):
+    return expand("results/{run}/learning_curves.svg", run=[*RUNS, *tuned_runs()])
+
+
+def finalists_inputs(wildcards):
+    """The metrics of the transfer runs, unless the config names the backbones to tune."""
+    if config["tuning"]["backbones"] is not None:
+        return {}
+    runs = [run.name for run in RUNS.values() if run.backbone]
+    return {"metrics": expand("results/{run}/metrics.json", run=runs)}
+
+
+def finalists_settings():
+    keys = ["finalists", "select_by", "backbones"]
+    return {key: config["tuning"][key] for key in keys}
+
+
+def search_settings(wildcards):
+    return study.search_settings(config, wildcards.run)
+
+
+def search_memory(wildcards, attempt):
+    """Each trial leaves some 20 MB behind in its process."""
+    return (1500 + 25 * expected_trials(**config["tuning"]["hyperband"])) * attempt
+
+
+def search_inputs(wildcards):
+    """Embeddings and tables of what a head learns from and is judged by."""
+    embeddings = f"results/embeddings/{KNOWN[wildcards.run].backbone}"
+    inputs = {f"embeddings_{subset}": f"{embeddings}/{subset}.npy" for subset in CACHED}
+    return inputs | {f"table_{subset}": table_of(subset) for subset in CACHED}
+
+
+def comparison_inputs(wildcards):
+    """Metrics of all runs; predictions of the tuned ones and of those they are held against."""
+    tuned = tuned_runs()
+    backbones = {KNOWN[name].backbone for name in tuned}
+    rivals = [run.name for run in RUNS.values() if run.backbone in backbones]
+    return {
+        "metrics": metrics_of_all(wildcards),
+        "predictions": expand("results/{run}/predictions.npz", run=[*rivals, *tuned]),
+        "heads": expand("results/tuning/{run}.json", run=tuned),
+        "codabench": SCORED,
+    }
+
+
+def comparison_settings():
+    return {
+        "select_by": config["tuning"]["select_by"],
+        "published": config["published"],
+        "codabench": config["codabench"]["scores"],
+        "bootstrap": config["evaluation"]["bootstrap"],
+        "seed": config["seed"],
+    }
+
+
+def tuning_results(wildcards):
+    """What the report says about tuning; nothing where there is none."""
+    if not study.tunes(config):
+        return {}
+    tables = ["tuned_heads", "tuned_runs", "tuning_gain"]
+    return {
+        "finalists": "results/tuning/finalists.json",
+        "trials": expand("results/tuning/{run}_trials.csv", run=tuned_runs()),
+        "trial_charts": expand("results/tuning/{run}_trials.svg", run=tuned_runs()),
+        **{table: f"results/tables/{table}.csv" for table in tables},
+    }
+
+
+def hidden_set():
+    """What packages are scored on: the user's npz, or images that nothing learned from."""
+    held_back = "external" if "external" in EVALUATED else "test"
+    return config["codabench"]["hidden_set"] or held_back
+
+
+def hidden_set_inputs():
+    if hidden_set() in EVALUATED:
+        return {"images": images_of(hidden_set()), "table": table_of(hidden_set())}
+    return {"hidden_set": hidden_set()}
+
+
+def scoring_settings():
+    return {
+        "set": hidden_set(),
+        "classes": config["dataset"]["classes"],
+        "image_size": config["dataset"]["image_size"],
+        "bootstrap": config["evaluation"]["bootstrap"],
+        "seed": config["seed"],
+    }

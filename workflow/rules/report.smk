@@ -1,13 +1,15 @@
 """Tables over all runs, and the report.
 
-Needs: the metrics of every run and control, their pictures and the data set's audit.
+Needs: the metrics of every run and control, their pictures, what tuning found and the data
+set's audit.
 Makes: results/tables/, results/figures/, results/provenance/ and results/report.html.
 """
 
 
 rule aggregate:
     input:
-        metrics=expand("results/{run}/metrics.json", run=[*RUNS, *CONTROLS]),
+        metrics=metrics_of_all,
+        codabench=SCORED,
     output:
         grid=report(
             "results/tables/grid.csv",
@@ -40,6 +42,7 @@ rule aggregate:
     params:
         select_by=config["tuning"]["select_by"],
         published=config["published"],
+        codabench=config["codabench"]["scores"],
     message:
         "Comparing all runs"
     script:
@@ -48,7 +51,7 @@ rule aggregate:
 
 rule plot_accuracy:
     input:
-        metrics=expand("results/{run}/metrics.json", run=[*RUNS, *CONTROLS]),
+        metrics=metrics_of_all,
     output:
         figure=report(
             "results/figures/accuracy.svg",
@@ -136,9 +139,11 @@ rule provenance:
 
 rule report:
     input:
-        metrics=expand("results/{run}/metrics.json", run=[*RUNS, *CONTROLS]),
-        confusion=expand("results/{run}/confusion_matrix.svg", run=RUNS),
-        curves=expand("results/{run}/learning_curves.svg", run=RUNS),
+        unpack(tuning_results),
+        metrics=metrics_of_all,
+        codabench=SCORED,
+        confusion=confusion_of_all,
+        curves=curves_of_all,
         audit="results/dataset/audit.json",
         contact_sheet="results/figures/contact_sheet_train.png",
         config="results/provenance/config.yaml",

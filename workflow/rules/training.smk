@@ -1,7 +1,8 @@
 """One training job per run, and the controls that bracket every metric.
 
-Needs: the subsets, and for transfer runs the backbone's weights and caches. Makes:
-results/{run}/model.keras, history.csv, predictions.npz and cost.json.
+Needs: the subsets, for transfer runs the backbone's weights and caches, for tuned ones the
+head that their search found. Makes: results/{run}/model.keras, history.csv, predictions.npz
+and cost.json.
 """
 
 
@@ -18,7 +19,7 @@ rule train:
     benchmark:
         "benchmarks/train/{run}.tsv"
     wildcard_constraints:
-        run="|".join(RUNS),
+        run="|".join(KNOWN),
     conda:
         "../../envs/cpu.yaml"
     threads: 1

@@ -1,0 +1,8 @@
+"""Draw the trials of one search as parallel coordinates."""
+
+from hemagrid.charts import parallel_coordinates, save
+from hemagrid.logs import job
+from hemagrid.tuned import read_trials
+
+with job(snakemake.log[0]):
+    save(parallel_coordinates(read_trials(snakemake.input.trials)), snakemake.output.figure)

@@ -1,0 +1,48 @@
+"""Print what a trained run says about new pictures: their class and its probability.
+
+    python scripts/predict.py RUN IMAGES... [--directory DIR] [--csv]
+
+A program for people, no rule's script. IMAGES are files, or folders that are searched with
+their folders. What cannot be read is told on the standard error, and the exit status is 1.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hemagrid import inference, runtime
+from hemagrid.errors import InputError
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", metavar="RUN", help="such as convnext_cfg1")
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help="files or folders")
+    parser.add_argument("--directory", type=Path, default=Path("."), help="of the study")
+    parser.add_argument("--csv", action="store_true", help="with every class's probability")
+    arguments = parser.parse_args()
+    # Keras writes its settings there: into the study, from whatever folder this is called.
+    os.environ.setdefault(
+        "KERAS_HOME", str((arguments.directory / "resources/keras").absolute())
+    )
+    runtime.prepare(os.cpu_count())
+    refused = []
+
+    def refuse(path, reason):
+        refused.append(path)
+        print(f"{path}: {reason}", file=sys.stderr)
+
+    write = inference.write_csv if arguments.csv else inference.write_table
+    try:
+        folder = inference.find_run(arguments.run, arguments.directory)
+        pictures = inference.find_pictures(arguments.images)
+        results = inference.classify(folder, pictures, refuse)
+        write(inference.run_classes(folder), results, sys.stdout)
+    except InputError as error:
+        sys.exit(f"Error: {error}")
+    sys.exit(1 if refused else 0)
+
+
+if __name__ == "__main__":
+    main()
