@@ -78,9 +78,16 @@ def test_the_study_runs_on_the_cluster_and_every_network_on_a_gpu_of_it(site, st
     assert set(runs) < set(grid["run"]) and len(runs) == (grid["kind"] != "control").sum()
     backbones = sorted(path.stem for path in clone.glob("resources/weights/*.weights.h5"))
 
+    searches = sorted(clone.glob("results/tuning/*_trials.csv"))
+    assert searches
+
     # What takes longer than a job costs went to SLURM, once each, and nothing else.
     assert Counter(map(rule, jobs)) == Counter(
-        augment=3, trunk=len(backbones), embed=len(backbones), train=len(runs)
+        augment=3,
+        trunk=len(backbones),
+        embed=len(backbones),
+        search=len(searches),
+        train=len(runs),
     )
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
 

@@ -617,7 +617,7 @@ def test_the_head_of_a_tuned_run_is_no_setting():
         ("tuning.select_by", "val", "nothing"),
         ("tuning.space.layers.max", 2, ".*"),
         ("tuning.space.weight_decay", [0.1], ".*_adamw"),
-        ("tuning.hyperband.max_epochs", 9, ".*"),
+        ("tuning.hyperband.max_epochs", 27, ".*"),
         ("backbones.vgg16.batch_size", 64, "vgg16_.*"),
         ("training.finetune_all.epochs", 0, "nothing"),
         ("seed", 1, ".*"),

@@ -100,6 +100,27 @@ def test_seconds_by_hand(config):
     assert estimate.seconds(Job("evaluate", {"run": "vgg16_cfg1"}, "local", 10), "cpu") is None
 
 
+def test_a_search_by_hand(config):
+    config["tuning"]["hyperband"] = {"max_epochs": 9, "factor": 3, "iterations": 1}
+    # Brackets of 9, 3, 1 and of 5, 2 and of 3 trials, for 1, 3 and 9 epochs in the end.
+    trials, epochs = 23, (9 * 1 + 3 * 2 + 1 * 6) + (5 * 3 + 2 * 6) + 3 * 9
+    search = Job("search", {"run": "vgg16_tuned"}, "cpu", 240)
+    assert Estimate(config, IMAGES, speeds()).seconds(search, "cpu") == pytest.approx(
+        5 + 2 * trials + epochs * 1800 / 5000
+    )
+
+
+def test_what_finalists_will_cost_stands_below_the_table(config, tmp_path):
+    write_table(tmp_path / plan.OWN_SPEEDS, speeds())
+    config["dataset"].update(source="smears", path=None)
+    choice = Job("select_finalists", {}, "local", 10)
+    text = " ".join(plan.describe([choice], config, tmp_path).split())
+    assert "1 search and as many trainings more" in text
+    assert "the slowest (vgg16_tuned)" in text and "CPU-core-hours" in text
+    config["tuning"]["backbones"] = ["vgg16"]
+    assert "Not in the table" not in plan.describe([choice], config, tmp_path)
+
+
 def test_a_phase_without_epochs_costs_nothing(tmp_path, config):
     training = config["training"] | {
         "finetune_all": {"epochs": 0},
@@ -147,15 +168,19 @@ def test_parameters_are_those_of_the_networks():
 def test_storage_by_hand(config):
     stored = {where: b for _, where, b in plan.storage(Estimate(config, IMAGES, speeds()))}
     cfg1 = 14_000_000 + 512 * 8 + 8
-    cfg2 = 14_000_000 + 512 * 512 + 512 + 4 * 512 + 512 * 8 + 8
+    dense = 512 * 512 + 512 + 4 * 512
+    cfg2 = 14_000_000 + dense + 512 * 8 + 8
+    # One backbone, so one finalist; its head is not known, so the largest of the space.
+    tuned = 14_000_000 + 3 * dense + 512 * 8 + 8
+    runs = cfg1 + cfg2 + tuned
     assert stored == {
         "results/dataset/": (1000 + 3800) * 96 * 96 * 3,
         "resources/weights/": 4 * 14_000_000,
         "results/trunks/": 2400 * 6 * 6 * 512 * 4,
         "results/embeddings/": 2400 * 512 * 4,
-        "results/*/model.keras": 4 * (cfg1 + cfg2),
-        "results/*/predictions.npz": 2 * 2000 * (8 + 8 + 4 * 8),
-        "checkpoints/": 8 * 4 * (cfg1 + cfg2),
+        "results/*/model.keras": 4 * runs,
+        "results/*/predictions.npz": 3 * 2000 * (8 + 8 + 4 * 8),
+        "checkpoints/": 8 * 4 * runs,
     }
 
 

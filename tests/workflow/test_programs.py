@@ -37,8 +37,11 @@ def jobs_in(plan):
 def test_the_plan_of_the_whole_study_on_a_cluster(program, tmp_path):
     plan = program("plan", "--profile", ROOT / "profiles" / "slurm", "--directory", tmp_path)
     jobs = jobs_in(plan)
-    assert plan.startswith("14 runs in the grid, 75 jobs to do.")
-    assert sum(count for count, _ in jobs.values()) == 75
+    assert plan.startswith("14 runs in the grid, 77 jobs to do.")
+    assert sum(count for count, _ in jobs.values()) == 77
+    said = " ".join(plan.split())
+    assert "Not in the table: 3 searches and as many trainings more" in said
+    assert "(convnext_tuned, vgg16_tuned, convnext_tuned_adamw)" in said
     assert jobs["train"] == (14, "GPU") and jobs["trunk"] == (4, "GPU")
     assert jobs["augment"] == (3, "CPU") and jobs["evaluate"] == (16, "local")
     assert "those of ONE CPU core" in plan and "measure_throughput.py" in plan
@@ -54,6 +57,7 @@ def test_a_finished_study_has_nothing_to_do_and_every_run_is_finished(program, s
     settings = ("--directory", study.folder, "--configfile", TINY)
     assert "0 jobs to do" in program("plan", *settings)
     status = program("status", *settings)
-    assert status.startswith("4 runs: 4 finished")
-    for run in ("baseline_cnn", "regularized_cnn", "mobilenetv3_cfg1", "mobilenetv3_cfg2"):
+    assert status.startswith("6 runs: 6 finished")
+    transfer = [f"mobilenetv3_{head}" for head in ("cfg1", "cfg2", "tuned", "tuned_adamw")]
+    for run in ("baseline_cnn", "regularized_cnn", *transfer):
         assert re.search(rf"^{run} +finished ", status, flags=re.MULTILINE)
