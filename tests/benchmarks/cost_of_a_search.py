@@ -1,0 +1,37 @@
+"""Print what a search for a head costs against one epoch through the backbone.
+
+    python tests/benchmarks/cost_of_a_search.py
+
+From the measured speeds of `make plan`, for the published study: seconds of one CPU core.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from hemagrid.config_files import load_config
+from hemagrid.plan import Estimate, Job, count_images, read_speeds
+from hemagrid.terminal import aligned
+
+
+def main():
+    config = load_config()
+    estimate = Estimate(config, count_images(config, "."), read_speeds())
+    rows = []
+    for backbone in config["grid"]["backbones"]:
+        search, trunk = (
+            estimate.seconds(Job(rule, wildcards, "cpu", 0), "cpu")
+            for rule, wildcards in (
+                ("search", {"run": f"{backbone}_tuned"}),
+                ("trunk", {"backbone": backbone}),
+            )
+        )
+        rows.append([backbone, f"{search:,.0f}", f"{trunk:,.0f}", f"{search / trunk:.2f}"])
+    print(
+        aligned(["backbone", "a search, s", "all images through its trunk, s", "ratio"], rows)
+    )
+
+
+if __name__ == "__main__":
+    main()
