@@ -188,9 +188,10 @@ class Trainer:
 
     def _stop_if(self, signal, position):
         if signal:
+            again = "goes on from there" if self.checkpoint else "begins it again"
             raise Stopped(
                 f"{self.run}: by {signal} in epoch {position.epoch} of {position.phase} after "
-                f"step {len(position.steps)}; the same command goes on from there"
+                f"step {len(position.steps)}; the same command {again}"
             )
 
     def _finish_epoch(self, phase, position):

@@ -25,11 +25,12 @@ TRAINING = {
     "precision": "float32",
 }
 EPOCHS = {
-    "cnn": {"training": 60},
+    # So many that it does not end before its kills, on a machine that is slow to send them.
+    "cnn": {"training": 150},
     "transfer": {"feature_extraction": 20, "finetune_top": 10, "finetune_all": 8},
 }
 EPOCHS["search"] = {"search": 15}  # trials of max_epochs 4, factor 2
-DELAY = {"cnn": 0.15, "transfer": 0.6, "search": 0.5}  # seconds, some epochs' time
+DELAY = {"cnn": 0.1, "transfer": 0.6, "search": 0.5}  # seconds, some epochs' time
 SETTINGS = {
     "cnn": {
         "kind": "cnn",
@@ -40,8 +41,8 @@ SETTINGS = {
             "dropout": 0.1,
             "dense_dropout": 0.1,
             "learning_rate": 1e-3,
-            "epochs": 60,
-            "patience": 60,
+            "epochs": 150,
+            "patience": 150,
             "batch_size": 8,
         },
         "training": TRAINING,
