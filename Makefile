@@ -38,7 +38,7 @@ status: venv
 
 submission: venv
 	@test -n "$(RUN)" || { echo "Which run? make submission RUN=convnext_cfg1"; exit 1; }
-	@$(SNAKEMAKE) --quiet all --cores $(CORES) $(ARGS) results/$(RUN)/codabench.json
+	@$(SNAKEMAKE) results/$(RUN)/codabench.json --quiet reason host --cores $(CORES) $(ARGS)
 
 test-cluster: venv
 	@HEMAGRID_PROFILE=$(PROFILE) $(VENV)/bin/pytest --basetemp=test-cluster \

@@ -39,6 +39,9 @@ def main():
         pictures = inference.find_pictures(arguments.images)
         results = inference.classify(folder, pictures, refuse)
         write(inference.run_classes(folder), results, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as by `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         sys.exit(f"Error: {error}")
     sys.exit(1 if refused else 0)

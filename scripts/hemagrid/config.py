@@ -346,6 +346,19 @@ def check_weights(config, built):
             )
 
 
+def check_hidden_set(config):
+    """Raise InputError if the images to score packages on are a file that is not there.
+
+    Snakemake would take a score that is there already for one of them.
+    """
+    path = config["codabench"]["hidden_set"]
+    if path and not Path(path).is_file():
+        raise InputError(
+            f"codabench.hidden_set: found no file {Path(path).absolute()}, expected an npz "
+            "with `images` and `labels`; put it there, or set null"
+        )
+
+
 def _check_splits(config, schema):
     total = math.fsum(config["splits"][name] for name in ("train", "val", "test"))
     if not math.isclose(total, 1, abs_tol=1e-6):
@@ -451,6 +464,11 @@ def _check_tuning(config, schema):
 
 def _check_codabench(config, schema):
     known = known_runs(config)
+    if config["codabench"]["hidden_set"] and config["dataset"]["classes"] is None:
+        yield (
+            "dataset.classes: found null, expected the names in the order of the labels, "
+            "because codabench.hidden_set is an npz, which holds none"
+        )
     for key in ("runs", "scores"):
         for name in config["codabench"][key]:
             if name not in known:
@@ -468,5 +486,5 @@ _CROSS_CHECKS = (
     ({"heads"}, _check_heads),
     ({"cnns", "backbones", "heads", "grid"}, _check_grid),
     ({"backbones", "tuning"}, _check_tuning),
-    ({"backbones", "grid", "tuning", "codabench"}, _check_codabench),
+    ({"dataset", "backbones", "grid", "tuning", "codabench"}, _check_codabench),
 )

@@ -137,11 +137,12 @@ def copy_npz(
     image_key="images",
     label_key="labels",
     source="{file}[{row}]",
+    every_class=True,
 ):
     """Copy the images under one key of an npz to `images_out`; return a table of them.
 
     The table has the columns id, label, class_name, source (`source` filled in),
-    sha256. Raises as `from_npz`.
+    sha256. With `every_class` a class without images is refused. Raises as `from_npz`.
     """
     path = Path(path)
     if not classes:
@@ -152,7 +153,7 @@ def copy_npz(
     with _open_npz(path) as archive:
         images, shape, dtype = _open_array(archive, path, image_key)
         _check_images(path, image_key, shape, dtype)
-        labels = _read_labels(archive, path, label_key, shape[0], classes)
+        labels = _read_labels(archive, path, label_key, shape[0], classes, every_class)
         hashes = []
         with _appending(images_out, image_size) as append:
             for _ in range(shape[0]):
@@ -407,7 +408,7 @@ def _check_images(path, key, shape, dtype):
         )
 
 
-def _read_labels(archive, path, key, count, classes):
+def _read_labels(archive, path, key, count, classes, every_class):
     stream, shape, dtype = _open_array(archive, path, key)
     if dtype.kind not in "iu" or shape not in {(count,), (count, 1)}:
         raise InputError(
@@ -424,7 +425,8 @@ def _read_labels(archive, path, key, count, classes):
             f" ({outside.size} rows are out of range)"
         )
     labels = labels.astype(np.int64)
-    for label in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0):
+    absent = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
+    for label in absent if every_class else []:
         raise InputError(
             f"{path}: {key!r} has no row with label {label}, class {classes[label]!r};"
             " expected at least one image of each class in dataset.classes"

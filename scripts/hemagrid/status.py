@@ -25,11 +25,11 @@ _TAIL = 4000  # bytes of a log that are searched for its last word
 def status(config, folder, now=None):
     """Return one row per run, {column: value}: the grid's, then the tuned ones known so far.
 
-    Columns: run; state (finished, trained, training, stalled, stopped, failed, waiting);
-    phase ("2/3 finetune_top"), epoch ("4/15"), accuracy (of validation, 0 to 1), seconds
-    (of the last epoch), speed (images/s), left (seconds of the phase, at most), updated
-    (seconds ago), where, note, log. What is unknown is None. `now` is seconds since 1970.
-    Raises InputError where there is no such folder.
+    Columns: run; state (finished, trained, training, searching, stalled, stopped, failed,
+    waiting); phase ("2/3 finetune_top"), epoch ("4/15"), accuracy (of validation, 0 to 1),
+    seconds (of the last epoch), speed (images/s), left (seconds of the phase, at most),
+    updated (seconds ago), where, note, log. What is unknown is None. `now` is seconds since
+    1970. Raises InputError where there is no such folder.
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: found no such folder, expected that of a study")
@@ -40,7 +40,7 @@ def status(config, folder, now=None):
 def _runs(config, folder):
     chosen = config["tuning"]["backbones"]
     if tunes(config) and chosen is None:
-        chosen = _read(folder / "results" / "tuning" / "finalists.json").get("finalists")
+        chosen = _read(_tuning(folder) / "finalists.json").get("finalists")
     known = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
     return grid(config) | (tuned_runs(config, chosen) if known else {})
 
@@ -52,6 +52,9 @@ def _row(run, folder, now):
     )
     row = {"run": run.name, "state": "waiting"} | row
     row["log"] = str(log) if (folder / log).is_file() else None
+    if run.head in TUNED_HEADS and not (_tuning(folder) / f"{run.name}.json").exists():
+        # What lies there of the run itself is of a former head.
+        return row | _search(run, folder)
     results = folder / "results" / run.name
     trained = _age(results / "cost.json", now)
     evaluated = _age(results / "metrics.json", now)
@@ -78,24 +81,29 @@ def _row(run, folder, now):
         row |= {"state": "failed", "note": "ended without a word: see its log"}
     elif run.backbone and not _cached(folder, run.backbone):
         row["note"] = f"for the embeddings of {run.backbone}"
-    elif run.head in TUNED_HEADS:
-        row |= _search(run, folder)
     return row
+
+
+def _tuning(folder):
+    return folder / "results" / "tuning"
 
 
 def _search(run, folder):
     """Say how far the search for the head of a tuned run is."""
-    if (folder / "results" / "tuning" / f"{run.name}.json").exists():
-        return {}
-    log = Path("logs", "search", f"{run.name}.log")
-    progress = _read(folder / checkpoints.FOLDER / f"search_{run.name}" / "progress.json")
-    trials = ""
+    log, name = Path("logs", "search", f"{run.name}.log"), f"search_{run.name}"
+    progress = _read(folder / checkpoints.FOLDER / name / "progress.json")
+    row = {"log": str(log) if (folder / log).is_file() else None}
+    done = ""
     if {"trial", "trials"} <= progress.keys():
-        trials = f": {progress['trial']} of {progress['trials']} trials done"
-    return {
-        "note": f"for its search{trials}",
-        "log": str(log) if (folder / log).is_file() else None,
-    }
+        done = f": {progress['trial']} of {progress['trials']} trials done"
+    last_word = _last_word(folder / log)
+    if (folder / checkpoints.FOLDER / f"{name}.lock").exists():
+        return row | {"state": "searching", "note": f"its head{done}"}
+    if last_word and last_word.startswith("Error:"):
+        return row | {"state": "failed", "note": last_word}
+    if not _cached(folder, run.backbone):
+        return row | {"note": f"for the embeddings of {run.backbone}"}
+    return row | {"note": f"for its search{done}"}
 
 
 def _alive(row, silence):

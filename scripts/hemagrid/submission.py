@@ -165,7 +165,7 @@ def _hidden_set(inputs, settings, folder):
     if "hidden_set" in inputs:
         images = Path(folder, "images.npy")
         options = {key: settings[key] for key in ("classes", "image_size")}
-        table = copy_npz(inputs["hidden_set"], images, **options)
+        table = copy_npz(inputs["hidden_set"], images, **options, every_class=False)
         groups = table["id"]
     else:
         images = Path(inputs["images"]).absolute()

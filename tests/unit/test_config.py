@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from hemagrid.config import (
     RESERVED_NAMES,
     Run,
+    check_hidden_set,
     defaults,
     evaluated_subsets,
     grid,
@@ -678,6 +679,23 @@ def test_a_change_touches_only_its_searches(path, value, touched):
 )
 def test_bad_tuning_and_codabench(path, value, problem):
     assert problems(changed(path, value)) == [problem]
+
+
+def test_a_hidden_set_that_is_not_there_is_refused(tmp_path):
+    path = tmp_path / "hidden.npz"
+    config = validated(changed("codabench.hidden_set", str(path)), SCHEMA)
+    with pytest.raises(InputError, match=rf"codabench\.hidden_set: found no file {path}"):
+        check_hidden_set(config)
+    path.touch()
+    check_hidden_set(config)
+    check_hidden_set(DEFAULTS)
+
+
+def test_a_hidden_set_needs_names_for_its_labels():
+    config = changed("codabench.hidden_set", "hidden.npz")
+    config["dataset"] |= {"source": "folder", "path": "cells", "classes": None}
+    (line,) = problems(config)
+    assert line.startswith("dataset.classes: found null, expected the names")
 
 
 def test_import_is_light():

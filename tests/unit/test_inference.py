@@ -182,6 +182,18 @@ def test_the_program(study, pictures, tmp_path):
         assert row[1] == CLASSES[shares.argmax()] and abs(shares.sum() - 1) < 1e-5
     assert [path.name for path in tmp_path.iterdir()] == ["slides"]
 
+    # As `| head -1`, which reads one line and leaves.
+    piped = subprocess.Popen(
+        [sys.executable, PROGRAM, RUN, "slides", "--directory", study[0], "--csv"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    piped.stdout.close()
+    assert "Traceback" not in piped.stderr.read()
+    piped.wait()
+
     refused = call("vgg16_cfg1", "slides", "--directory", study[0])
     assert refused.returncode == 1 and refused.stdout == ""
     assert refused.stderr.startswith("Error: ") and RUN in refused.stderr

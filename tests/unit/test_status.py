@@ -178,8 +178,20 @@ def test_tuned_runs_appear_once_they_are_known(config, row, tmp_path):
     tuned = row("vgg16_tuned")
     assert tuned["note"] == "for its search: 7 of 23 trials done"
     assert tuned["log"] == "logs/search/vgg16_tuned.log"
+    # What a former head left of the run is not looked at.
+    log(tmp_path, "epoch 1", "vgg16_tuned")
+    with one_writer("search_vgg16_tuned", tmp_path / "checkpoints"):
+        tuned = row("vgg16_tuned")
+        assert (tuned["state"], tuned["note"]) == (
+            "searching",
+            "its head: 7 of 23 trials done",
+        )
+    write_text(tmp_path / "logs" / "search" / "vgg16_tuned.log", "Error: too few heads")
+    tuned = row("vgg16_tuned")
+    assert (tuned["state"], tuned["note"]) == ("failed", "Error: too few heads")
+    (tmp_path / "logs" / "train" / "vgg16_tuned.log").unlink()
     write_json(tmp_path / "results" / "tuning" / "vgg16_tuned.json", {"head": {}})
-    assert row("vgg16_tuned")["note"] is None
+    assert (row("vgg16_tuned")["state"], row("vgg16_tuned")["note"]) == ("waiting", None)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"finalists": "vgg16"}', '{"finalists": [1]}'])

@@ -287,6 +287,9 @@ def test_an_npz_of_another_size(tmp_path, score, draw):
     found = score(package, {"hidden_set": path}, set=str(path))
     assert (found["set"], found["n"]) == (str(path), 30)
     assert found["accuracy"]["value"] == 1
+    # It need not show every class, as images to train on must.
+    np.savez(path, images=draw([2, 2], 2 * SIZE), labels=np.array([2, 2]))
+    assert score(package, {"hidden_set": path})["accuracy"]["value"] == 1
     np.savez(path, images=draw(labels, SIZE), labels=labels.astype(object))
     with pytest.raises(InputError, match="hidden.npz.*pickled objects"):
         score(package, {"hidden_set": path})

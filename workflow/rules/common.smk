@@ -22,6 +22,7 @@ def validate_config():
     try:
         config.update(study.validated(config, schema))
         study.check_weights(config, built="resources/weights/{}.weights.h5")
+        study.check_hidden_set(config)
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
