@@ -2,7 +2,7 @@
 
 from hemagrid.charts import parallel_coordinates, save
 from hemagrid.logs import job
-from hemagrid.tuned import read_trials
+from hemagrid.trials import read_trials
 
 with job(snakemake.log[0]):
     save(parallel_coordinates(read_trials(snakemake.input.trials)), snakemake.output.figure)

@@ -7,7 +7,7 @@ import vl_convert
 
 from hemagrid.files import write_text
 from hemagrid.predictions import SUBSET_NAMES
-from hemagrid.tuned import best_trial
+from hemagrid.trials import best_trial
 
 # Okabe & Ito's colours (Color Universal Design, 2008): told apart by every kind of
 # colour vision. Marks differ in shape or dash as well.
@@ -115,7 +115,7 @@ def learning_curves(history):
 
 
 def parallel_coordinates(trials):
-    """Draw the trials of a search (as `tuned.read_trials` reads them), a line for each.
+    """Draw the trials of a search (as `trials.read_trials` reads them), a line for each.
 
     Every axis runs from the smallest to the largest value tried; those of learning rate,
     weight decay and epochs are logarithmic. Neurons are those of all Dense layers, dropout

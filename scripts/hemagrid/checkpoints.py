@@ -130,6 +130,31 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def compute_once(run, key, out, record, compute, folder=FOLDER):
+    """Call `compute(checkpoint)`, which writes the files `out`, in one process at a time.
+
+    `out` is {name: path}; `out[record]` is a JSON that is written last and notes the `key`
+    that all of it rests on. A second process waits, and computes nothing where the first
+    has finished meanwhile. Checkpoints lie in `folder` until `compute` returns.
+    """
+    with one_writer(run, folder) as still_ours:
+        if _complete(out, record, key):
+            progress(f"{run}: another process has finished this meanwhile")
+            return
+        for path in out.values():
+            files.remove_temporaries(path)
+        checkpoint = Checkpoint(run, key, folder, still_ours)
+        compute(checkpoint)
+        checkpoint.remove()
+
+
+def _complete(out, record, key):
+    return (
+        all(Path(path).exists() for path in out.values())
+        and files.read_json(out[record]).get("key") == key
+    )
+
+
 @contextlib.contextmanager
 def one_writer(run, folder=FOLDER, lease=LEASE):
     """Hold the lock of a run; wait while another process holds it.

@@ -11,6 +11,7 @@ from pathlib import Path
 from jsonschema import Draft202012Validator, validators
 
 from hemagrid.errors import InputError
+from hemagrid.hyperband import distinct_heads, heads_in
 
 RESERVED_NAMES = (
     "dataset",
@@ -75,6 +76,8 @@ def validated(config, schema):
         for sections, check in _CROSS_CHECKS:
             if not malformed.intersection(sections):
                 problems.extend(check(filled, schema))
+    if not problems:
+        problems.extend(_check_space(filled))  # it counts, which takes sound numbers
     if problems:
         raise InputError(
             f"the configuration has {len(problems)} "
@@ -120,7 +123,10 @@ def tuned_runs(config, finalists):
     """Return the tuned runs by name, of each of the `finalists` and those named for AdamW.
 
     A backbone named in `tuning.adamw` gets that search whether it is a finalist or not.
+    There is none where the study does not tune.
     """
+    if not tunes(config):
+        return {}
     adamw = [b for b in config["tuning"]["adamw"] if b in tunable_backbones(config)]
     runs = [_tuned(backbone, "tuned") for backbone in finalists]
     runs += [_tuned(backbone, "tuned_adamw") for backbone in adamw]
@@ -416,17 +422,22 @@ def _check_heads(config, schema):
             yield f"heads.{name}.dropout: found {rates} rates, expected {wanted}"
 
 
+def _unknown(key, names, section, config):
+    """Yield a problem for each of `names`, the list under `key`, that `section` lacks."""
+    known = config[section]
+    for index, name in enumerate(names):
+        if name not in known:
+            yield (
+                f"{key}[{index}]: found {_shown(name)}, expected an entry of {section}: "
+                f"{', '.join(_path([n]) for n in known) or 'there is none'}"
+                f"{_did_you_mean(name, map(str, known))}"
+            )
+
+
 def _check_grid(config, schema):
     chosen = config["grid"]
     for section in ("cnns", "backbones", "heads"):
-        known = config[section]
-        for index, name in enumerate(chosen[section]):
-            if name not in known:
-                yield (
-                    f"grid.{section}[{index}]: found {_shown(name)}, expected an entry "
-                    f"of {section}: {', '.join(_path([n]) for n in known) or 'there is none'}"
-                    f"{_did_you_mean(name, map(str, known))}"
-                )
+        yield from _unknown(f"grid.{section}", chosen[section], section, config)
     runs = grid(config)
     if not runs:
         yield ("grid: found no run, expected a name in cnns, or one in backbones and heads")
@@ -447,19 +458,27 @@ def _check_tuning(config, schema):
     tuning, space = config["tuning"], config["tuning"]["space"]
     for key in ("backbones", "adamw"):
         # A grid of others leaves the default's backbone where it is.
-        if tuning[key] == schema["properties"]["tuning"]["properties"][key]["default"]:
-            continue
-        for index, name in enumerate(tuning[key] or []):
-            if name not in config["backbones"]:
-                yield (
-                    f"tuning.{key}[{index}]: found {_shown(name)}, expected an entry of "
-                    f"backbones: {', '.join(_path([n]) for n in config['backbones'])}"
-                    f"{_did_you_mean(name, map(str, config['backbones']))}"
-                )
+        if tuning[key] != schema["properties"]["tuning"]["properties"][key]["default"]:
+            yield from _unknown(f"tuning.{key}", tuning[key] or [], "backbones", config)
     for key in ("layers", "neurons", "dropout"):
         low, high = space[key]["min"], space[key]["max"]
         if low > high:
             yield f"tuning.space.{key}: found min {low:g} above max {high:g}, expected a range"
+
+
+def _check_space(config):
+    if not tunes(config):
+        return
+    tuning = config["tuning"]
+    # Weight decay only adds heads: the search without it has the fewest.
+    heads = heads_in(_without(tuning["space"], "weight_decay"))
+    wanted = distinct_heads(**tuning["hyperband"])
+    if heads < wanted:
+        yield (
+            f"tuning.space: found {heads:,} different heads, expected {wanted:,} or more, as "
+            "many as a search by tuning.hyperband draws; widen it, or lower "
+            "tuning.hyperband.max_epochs"
+        )
 
 
 def _check_codabench(config, schema):

@@ -77,6 +77,13 @@ def write_table(path, table):
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
+def read_sparse(path, *text):
+    """Read a CSV in which an empty cell is a missing value; the columns `text` stay text."""
+    return pd.read_csv(
+        path, keep_default_na=False, na_values="", dtype=dict.fromkeys(text, str)
+    )
+
+
 def read_table(path):
     """Read a CSV; names and hashes stay text, even where all of them look like numbers."""
     text = ["class_name", "source", "phash", "sha256", "true", "predicted", "policy"]

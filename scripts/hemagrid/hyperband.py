@@ -1,4 +1,4 @@
-"""The arithmetic of Hyperband (Li et al. 2018, JMLR 18(185)): how many trials, how long."""
+"""The arithmetic of Hyperband (Li et al. 2018, JMLR 18(185)): trials, epochs, and heads."""
 
 import math
 
@@ -24,6 +24,29 @@ def bracket_sizes(max_epochs, factor):
 def expected_trials(max_epochs, factor, iterations):
     """Return the number of trials that a whole search has."""
     return iterations * sum(sum(sizes) for sizes in bracket_sizes(max_epochs, factor).values())
+
+
+def distinct_heads(max_epochs, factor, iterations):
+    """Return how many different heads a whole search draws: those of each first round."""
+    return iterations * sum(sizes[0] for sizes in bracket_sizes(max_epochs, factor).values())
+
+
+def rates(min, max, step):
+    """List the rates from min to max as decimals; Keras Tuner's steps may miss the last."""
+    count = math.floor((max - min) / step + 1e-6) + 1
+    return [round(float(min + place * step), 6) for place in range(count)]
+
+
+def heads_in(space):
+    """Return how many different heads a space of the configuration holds."""
+    neurons = space["neurons"]
+    widths = len(range(neurons["min"], neurons["max"] + 1, neurons["step"]))
+    dropouts = len(rates(**space["dropout"]))
+    layers = range(space["layers"]["min"], space["layers"]["max"] + 1)
+    trained = [
+        len(set(space[name])) for name in ("learning_rate", "weight_decay") if name in space
+    ]
+    return math.prod(trained) * sum(widths**n * dropouts ** max(n, 1) for n in layers)
 
 
 def trained_epochs(max_epochs, factor, iterations):

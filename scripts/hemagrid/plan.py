@@ -23,7 +23,6 @@ from hemagrid.config import (
     known_runs,
     tunable_backbones,
     tuned_runs,
-    tunes,
 )
 from hemagrid.errors import InputError
 from hemagrid.hyperband import expected_trials, trained_epochs
@@ -204,8 +203,6 @@ class Estimate:
     def _tuned(self):
         """Return the tuned runs; which they are, before it is known: the costliest."""
         tuning = self.config["tuning"]
-        if not tunes(self.config):
-            return {}
         chosen = tuning["backbones"]
         if chosen is None:
             chosen = sorted(tunable_backbones(self.config), key=self._epoch, reverse=True)

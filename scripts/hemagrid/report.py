@@ -12,6 +12,7 @@ from hemagrid.config import TUNED_HEADS, tunable_backbones
 from hemagrid.files import read_json, write_text
 from hemagrid.predictions import SUBSET_NAMES
 from hemagrid.published import published_heads, published_tuned
+from hemagrid.trials import best_trial, read_trials, shown_trials
 
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _EXAMPLES = 10
@@ -183,17 +184,11 @@ def _choice(finalists):
     """Gather how the finalists were chosen, of the content of finalists.json."""
     chosen_by = finalists["chosen_by"]
     score = f"{chosen_by}_accuracy_pct"
-    ranking = [
-        {
-            "backbone": row["backbone"],
-            "run": row["run"],
-            score: 100 * row["accuracy"]["value"],
-            f"{score}_low": 100 * row["accuracy"]["low"],
-            f"{score}_high": 100 * row["accuracy"]["high"],
-            "finalist": "yes" if row["backbone"] in finalists["finalists"] else None,
-        }
-        for row in finalists["ranking"]
-    ]
+    ranking = []
+    for row in finalists["ranking"]:
+        ranking.append({"backbone": row["backbone"], "run": row["run"]})
+        tables.put(ranking[-1], score, row["accuracy"])
+        ranking[-1]["finalist"] = "yes" if row["backbone"] in finalists["finalists"] else None
     return {
         "chosen_by": SUBSET_NAMES.get(chosen_by),
         "on_test": chosen_by.startswith("test"),
@@ -241,13 +236,13 @@ def _searches(trials, trial_charts):
     chart_of = {_searched(path): path for path in trial_charts}
     searches = []
     for path in trials:
-        table = tuned.read_trials(path)
+        table = read_trials(path)
         searches.append(
             {
                 "run": _searched(path),
                 "chart": chart_of.get(_searched(path)),
-                "trials": tuned.shown_trials(table),
-                "best": f"{tuned.best_trial(table)['trial']:.0f}",
+                "trials": shown_trials(table),
+                "best": f"{best_trial(table)['trial']:.0f}",
                 "epochs": int((table["epochs"] - table["initial_epoch"]).sum()),
                 "seconds": float(table["seconds"].sum()),
             }

@@ -6,7 +6,7 @@ holds what was found, so that a search that was killed goes on with the same tri
 same order.
 """
 
-import math
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -19,9 +19,10 @@ import pandas as pd
 from hemagrid import checkpoints, files, runtime, training
 from hemagrid.errors import InputError, Stopped
 from hemagrid.heads import build_head
-from hemagrid.hyperband import bracket_sizes, expected_trials
+from hemagrid.hyperband import bracket_sizes, expected_trials, rates
 from hemagrid.logs import progress
 from hemagrid.sources import class_names
+from hemagrid.trials import best_trial
 
 COLUMNS = [
     "trial",
@@ -62,25 +63,15 @@ def search_head(run, settings, inputs, out, folder=checkpoints.FOLDER):
     waits, and has nothing to do once the first has finished. Raises InputError when files
     do not fit each other or the space is too small, Stopped on SIGTERM.
     """
-    key, name = search_key(settings, inputs), f"search_{run}"
-    with checkpoints.one_writer(name, folder) as still_ours:
-        if _complete(out, key):
-            progress(f"{run}: another process has finished this search meanwhile")
-            return
-        for path in out.values():
-            files.remove_temporaries(path)
-        checkpoint = checkpoints.Checkpoint(name, key, folder, still_ours)
-        rows = _Search(run, settings, inputs, checkpoint).trials()
-        still_ours()
-        _write(run, key, rows, settings["space"]["batch_norm"], out)
-        checkpoint.remove()
+    key = search_key(settings, inputs)
+    compute = functools.partial(_find_head, run, settings, inputs, out)
+    checkpoints.compute_once(f"search_{run}", key, out, "head", compute, folder)
 
 
-def _complete(out, key):
-    return (
-        all(Path(path).exists() for path in out.values())
-        and files.read_json(out["head"]).get("key") == key
-    )
+def _find_head(run, settings, inputs, out, checkpoint):
+    rows = _Search(run, settings, inputs, checkpoint).trials()
+    checkpoint.still_ours()
+    _write(run, checkpoint.key, rows, settings["space"]["batch_norm"], out)
 
 
 def _write(run, key, rows, batch_norm, out):
@@ -90,7 +81,7 @@ def _write(run, key, rows, batch_norm, out):
     for column in ("dense", "dropout"):
         table[column] = table[column].map(_listed)
     files.write_table(out["trials"], table)
-    best = _best(rows)
+    best = rows[best_trial(table).name]
     files.write_json(
         out["head"],
         {
@@ -104,10 +95,6 @@ def _write(run, key, rows, batch_norm, out):
             "key": key,
         },
     )
-
-
-def _best(rows):
-    return min(rows, key=lambda row: (-row["val_accuracy"], row["val_loss"], row["trial"]))
 
 
 def _head(row, batch_norm):
@@ -137,23 +124,17 @@ def hyperparameters(space):
     most = space["layers"]["max"]
     found.Int("layers", space["layers"]["min"], most)
     # Behind the first Dense layer, or on the embedding where there is none.
-    found.Choice("dropout_0", _rates(**space["dropout"]))
+    found.Choice("dropout_0", rates(**space["dropout"]))
     for layer in range(most):
         with found.conditional_scope("layers", list(range(layer + 1, most + 1))):
             neurons = space["neurons"]
             found.Int(f"neurons_{layer}", neurons["min"], neurons["max"], neurons["step"])
             if layer:
-                found.Choice(f"dropout_{layer}", _rates(**space["dropout"]))
+                found.Choice(f"dropout_{layer}", rates(**space["dropout"]))
     for name in ("learning_rate", "weight_decay"):
         if name in space:
             found.Choice(name, [float(value) for value in space[name]])
     return found
-
-
-def _rates(min, max, step):
-    """List the rates from min to max as decimals; Keras Tuner's steps may miss the last."""
-    count = math.floor((max - min) / step + 1e-6) + 1
-    return [round(float(min + place * step), 6) for place in range(count)]
 
 
 def proposals(settings, score_of):
@@ -314,7 +295,7 @@ class _Search:
         self.checkpoint.save({"trials": self.rows}, arrays)
 
     def _report(self):
-        row, best = self.rows[-1], _best(self.rows)
+        row, best = self.rows[-1], best_trial(pd.DataFrame(self.rows))
         decay = "" if row["weight_decay"] is None else f"decay {row['weight_decay']:<6g}  "
         progress(
             f"search {self.run:24} trial {self._count(row['trial']):>7}  "
@@ -329,7 +310,7 @@ class _Search:
                 "phase": "search",
                 "trial": len(self.rows),
                 "trials": self.expected,
-                "best": best["val_accuracy"],
+                "best": float(best["val_accuracy"]),
                 "seconds": row["seconds"],
             }
         )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hemagrid import checkpoints
-from hemagrid.config import TUNED_HEADS, grid, tuned_runs, tunes
+from hemagrid.config import TUNED_HEADS, grid, tuned_runs
 from hemagrid.errors import InputError
 from hemagrid.files import read_json
 from hemagrid.tables import duration
@@ -39,7 +39,7 @@ def status(config, folder, now=None):
 
 def _runs(config, folder):
     chosen = config["tuning"]["backbones"]
-    if tunes(config) and chosen is None:
+    if chosen is None:
         chosen = _read(_tuning(folder) / "finalists.json").get("finalists")
     known = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
     return grid(config) | (tuned_runs(config, chosen) if known else {})

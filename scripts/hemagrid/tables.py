@@ -78,7 +78,7 @@ def grid_table(metrics, codabench=None):
         for score in _SCORES:
             column = f"{subset}_{score}_pct"
             bare = score == "calibration_error"
-            columns += [column] if bare else _with_bounds(column)
+            columns += [column] if bare else with_bounds(column)
     columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
     columns += ["images_per_second"]
     table = pd.DataFrame([_row(run, m) for run, m in metrics.items()], columns=columns)
@@ -91,7 +91,7 @@ def _row(run, metrics):
     row = {"run": run} | {key: metrics[key] for key in ("kind", "backbone", "head")}
     for subset, scores in metrics["subsets"].items():
         for score in _SCORES:
-            _put(row, f"{subset}_{score}_pct", scores[score])
+            put(row, f"{subset}_{score}_pct", scores[score])
     accuracies = {
         subset: scores["accuracy"]["value"] for subset, scores in metrics["subsets"].items()
     }
@@ -106,12 +106,13 @@ def _row(run, metrics):
 _COST = ("parameters", "peak_memory_mib", "images_per_second")
 
 
-def _with_bounds(column):
+def with_bounds(column):
+    """Name the columns of a score and of its interval."""
     return [column, f"{column}_low", f"{column}_high"]
 
 
-def _put(row, column, score):
-    """Put a score into `row` in %, with its interval where it has one."""
+def put(row, column, score):
+    """Put a score, 0 to 1, into `row` in %, with its interval where it has one."""
     if isinstance(score, dict):
         row[column] = 100 * score["value"]
         row[f"{column}_low"] = 100 * score["low"]
@@ -155,10 +156,10 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
         for subset in ("test", "test_augmented"):
             if subset in runs[best]["subsets"]:
                 accuracy = runs[best]["subsets"][subset]["accuracy"]
-                _put(row, f"{subset}_accuracy_pct", accuracy)
+                put(row, f"{subset}_accuracy_pct", accuracy)
         rows.append(row)
-    columns = ["model", "run", "head", *_with_bounds("test_accuracy_pct")]
-    columns += _with_bounds("test_augmented_accuracy_pct")
+    columns = ["model", "run", "head", *with_bounds("test_accuracy_pct")]
+    columns += with_bounds("test_augmented_accuracy_pct")
     table = with_codabench(pd.DataFrame(rows, columns=columns), codabench)
     if published is None:
         return table
@@ -175,9 +176,9 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
     )
     columns = [
         *("model", "run", "head", "published_head"),
-        *_with_bounds("test_accuracy_pct"),
+        *with_bounds("test_accuracy_pct"),
         "published_test_pct",
-        *_with_bounds("test_augmented_accuracy_pct"),
+        *with_bounds("test_augmented_accuracy_pct"),
         "published_test_augmented_pct",
         *("codabench_pct", "codabench_source", "published_codabench"),
     ]
@@ -320,7 +321,7 @@ def headline(table):
     columns = {"run": [_cut(run, 24) for run in table["run"]]}
     for subset in ("test", "test_augmented"):
         if f"{subset}_accuracy_pct" in table:
-            text = shown(table[_with_bounds(f"{subset}_accuracy_pct")]).iloc[:, 0]
+            text = shown(table[with_bounds(f"{subset}_accuracy_pct")]).iloc[:, 0]
             columns[f"{SUBSET_NAMES[subset]} %"] = list(text)
     for title, name in (("params", "parameters"), ("train time", "training_seconds")):
         columns[title] = [_text(value, name) for value in table[name]]

@@ -6,6 +6,7 @@ Since everything below is frozen and in inference mode, the first two phases are
 mathematics as training through the frozen network.
 """
 
+import functools
 import importlib
 import itertools
 import time
@@ -475,24 +476,19 @@ def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
     nothing to do once the first has finished. Raises InputError when files do not fit each
     other, Stopped on SIGTERM.
     """
+    settings, inputs = _with_found_head(settings, inputs)
     key = run_key(settings, inputs)
-    with checkpoints.one_writer(run, folder) as still_ours:
-        if _complete(out, key):
-            progress(f"{run}: another process has finished this run meanwhile")
-            return
-        for path in out.values():
-            files.remove_temporaries(path)
-        checkpoint = checkpoints.Checkpoint(run, key, folder, still_ours)
-        _train(run, settings, inputs, out, checkpoint)
-        checkpoint.remove()
+    compute = functools.partial(_train, run, settings, inputs, out)
+    checkpoints.compute_once(run, key, out, "cost", compute, folder)
 
 
-def _complete(out, key):
-    """Say whether all results are there and rest on `key`; the last one written holds it."""
-    return (
-        all(Path(path).exists() for path in out.values())
-        and files.read_json(out["cost"]).get("key") == key
-    )
+def _with_found_head(settings, inputs):
+    """Put the head that a search found where a head of the configuration stands."""
+    if "head" not in inputs:
+        return settings, inputs
+    found = files.read_json(inputs["head"])["head"]
+    others = {name: path for name, path in inputs.items() if name != "head"}
+    return settings | {"head": found}, others
 
 
 def _train(run, settings, inputs, out, checkpoint):
@@ -506,8 +502,6 @@ def _train(run, settings, inputs, out, checkpoint):
         train, val = (Examples(images[name], labels[name]) for name in ("train", "val"))
         model, trainer = train_cnn(run, settings, train, val, image_size, classes, checkpoint)
     else:
-        if "head" in inputs:
-            settings = settings | {"head": files.read_json(inputs["head"])["head"]}
         arrays = {
             "feature_extraction": _pair(inputs, "embeddings"),
             "finetune_top": _pair(inputs, "activations"),

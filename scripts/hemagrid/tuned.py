@@ -9,7 +9,7 @@ from hemagrid import tables
 from hemagrid.comparison import holm, paired
 from hemagrid.config import TUNED_HEADS
 from hemagrid.errors import InputError
-from hemagrid.files import read_json
+from hemagrid.files import read_json, read_sparse
 from hemagrid.predictions import SUBSET_NAMES, read_predictions
 from hemagrid.published import published_tuned
 
@@ -79,8 +79,7 @@ def tuned_runs_table(metrics, published=None, codabench=None):
     """
     columns = ["run"]
     for subset in ("val", "test", "test_augmented"):
-        score = f"{subset}_accuracy_pct"
-        columns += [score, f"{score}_low", f"{score}_high", f"published_{subset}_pct"]
+        columns += [*tables.with_bounds(f"{subset}_accuracy_pct"), f"published_{subset}_pct"]
     columns += ["codabench_pct", "codabench_source", "published_codabench"]
     tuned = {run: m for run, m in metrics.items() if m and m["head"] in TUNED_HEADS}
     return _beside(tables.grid_table(tuned, codabench), published, columns)
@@ -134,42 +133,7 @@ def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
 
 def read_tuned(path):
     """Read a table that `compare_tuned` wrote; an empty cell is missing."""
-    return _read(path, "run", "dense", "dropout", "published_dense", "published_dropout")
-
-
-def read_trials(path):
-    """Read the trials of a search (results/tuning/{run}_trials.csv); empty is missing."""
-    return _read(path, "dense", "dropout")
-
-
-def best_trial(trials):
-    """Return the row of the best trial: by accuracy, then by loss, then the earliest."""
-    order = trials.sort_values(
-        ["val_accuracy", "val_loss", "trial"], ascending=[False, True, True]
-    )
-    return order.iloc[0]
-
-
-def shown_trials(trials):
-    """Turn the trials of a search into text for people, a row for each, in their order."""
-    return tables.shown(
-        pd.DataFrame(
-            {
-                "trial": trials["trial"],
-                "bracket": trials["bracket"],
-                "round": trials["round"],
-                "parent": trials["parent"],
-                "epochs": trials["epochs"],
-                "dense": trials["dense"].fillna("none"),
-                "dropout": trials["dropout"],
-                "learning_rate": trials["learning_rate"],
-                "weight_decay": trials["weight_decay"],
-                "val_accuracy_pct": 100 * trials["val_accuracy"],
-                "val_loss": trials["val_loss"],
-                "seconds": trials["seconds"],
-            }
-        )
-    )
+    return read_sparse(path, "run", "dense", "dropout", "published_dense", "published_dropout")
 
 
 def _pairs(metrics, select_by):
@@ -213,9 +177,3 @@ def _beside(table, published, columns):
     if published is not None:
         table = table.merge(published, on="run", how="left")
     return table[[name for name in columns if name in table]]
-
-
-def _read(path, *text):
-    return pd.read_csv(
-        path, keep_default_na=False, na_values="", dtype=dict.fromkeys(text, str)
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hemagrid.files import write_table
+from hemagrid.files import read_sparse, write_table
 from hemagrid.tables import duration
 
 # In each, requested stands beside used: megabytes (of 10^6 bytes) and minutes.
@@ -41,10 +41,7 @@ def write_usage(folder, out):
 
 def read_usage(path):
     """Read what `write_usage` wrote."""
-    text = {"rule": str, "job": str}
-    return pd.read_csv(path, keep_default_na=False, na_values="", dtype=text).fillna(
-        {"job": ""}
-    )
+    return read_sparse(path, "rule", "job").fillna({"job": ""})
 
 
 def summary(table):

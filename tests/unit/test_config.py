@@ -658,6 +658,12 @@ def test_a_change_touches_only_its_searches(path, value, touched):
             "tuning.space.neurons: found min 600 above max 512, expected a range",
         ),
         (
+            "tuning.space.layers.max",
+            0,
+            "tuning.space: found 15 different heads, expected 17 or more, as many as a search "
+            "by tuning.hyperband draws; widen it, or lower tuning.hyperband.max_epochs",
+        ),
+        (
             "codabench.runs",
             ["convnext_cfg7"],
             "codabench.runs: found the text 'convnext_cfg7', expected a run of this study; "

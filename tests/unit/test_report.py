@@ -14,7 +14,8 @@ from hemagrid.predictions import write_predictions
 from hemagrid.provenance import write_config
 from hemagrid.report import write_report
 from hemagrid.tables import grid_table, load_metrics
-from hemagrid.tuned import compare_tuned, read_trials
+from hemagrid.trials import read_trials
+from hemagrid.tuned import compare_tuned
 from hemagrid.usage import write_usage
 
 MARKUP = '<script>alert("x")</script> & co'

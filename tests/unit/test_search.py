@@ -14,7 +14,7 @@ import pytest
 from hemagrid import files, search, training
 from hemagrid.checkpoints import Checkpoint
 from hemagrid.errors import InputError, Stopped
-from hemagrid.hyperband import bracket_sizes, expected_trials
+from hemagrid.hyperband import bracket_sizes, distinct_heads, expected_trials, heads_in
 from hemagrid.search import (
     COLUMNS,
     hyperparameters,
@@ -95,6 +95,32 @@ def test_sizes_are_rounded_as_keras_tuner_rounds(max_epochs, factor):
 
 
 # Which trials
+
+
+@pytest.mark.parametrize("layers", [(0, 0), (0, 2), (1, 2)])
+@pytest.mark.parametrize("extra", [{}, {"weight_decay": [1e-4, 1e-2]}])
+def test_the_heads_of_a_space_are_counted(layers, extra):
+    space = {
+        "layers": dict(zip(("min", "max"), layers, strict=True)),
+        "neurons": {"min": 8, "max": 20, "step": 8},
+        "dropout": {"min": 0, "max": 0.3, "step": 0.1},
+        "learning_rate": [1e-2, 1e-3, 1e-2],
+        **extra,
+    }
+    heads = [
+        (dense, dropout)
+        for n in range(layers[0], layers[1] + 1)
+        for dense in itertools.product([8, 16], repeat=n)
+        for dropout in itertools.product([0, 0.1, 0.2, 0.3], repeat=max(n, 1))
+    ]
+    assert heads_in(space) == len(heads) * 2 * (2 if extra else 1)
+
+
+def test_a_search_draws_as_many_different_heads_as_it_has_first_trials():
+    first = [values for values in drawn(1) if values["tuner/initial_epoch"] == 0]
+    own = [{k: v for k, v in values.items() if "/" not in k} for values in first]
+    assert len({str(sorted(head.items())) for head in own}) == distinct_heads(9, 3, 1)
+    assert distinct_heads(9, 3, 2) == 2 * distinct_heads(9, 3, 1)
 
 
 def drawn(seed, **space):
@@ -275,15 +301,6 @@ def test_a_search_from_files_to_files(inputs, out, eager, capsys):
     assert "trial     4/6  bracket 1 round 1  Dense" in lines[3]
     assert f"best {100 * found['val_accuracy']:5.1f} %" in lines[-1]
     assert said.count("epoch  1/") == 6
-
-
-def test_the_best_is_of_the_highest_accuracy_then_the_lowest_loss_then_the_first():
-    scores = [(0.8, 0.1), (0.9, 0.5), (0.9, 0.4), (0.9, 0.4)]
-    rows = [
-        {"trial": trial, "val_accuracy": accuracy, "val_loss": loss}
-        for trial, (accuracy, loss) in enumerate(scores)
-    ]
-    assert search._best(rows[::-1])["trial"] == 2
 
 
 def test_a_promoted_trial_starts_from_the_best_weights_of_its_parent(inputs, out, eager, fits):

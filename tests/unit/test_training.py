@@ -553,8 +553,10 @@ def test_a_tuned_run_is_the_run_of_the_head_that_was_found(caches, tmp_path, eag
     train_afresh("mobilenetv3_cfg2", settings | {"head": head}, caches, fixed)
     one, two = (dict(np.load(out["predictions"])) for out in (tuned, fixed))
     assert all((one[name] == two[name]).all() for name in two)
-    # Another head is another result.
-    assert run_key(settings, caches | {"head": found}) != run_key(settings, caches)
+    # The head alone makes the key, whatever else its search noted; another one, another.
+    keys = [files.read_json(out["cost"])["key"] for out in (tuned, fixed)]
+    assert keys[0] == keys[1] == run_key(settings | {"head": head}, caches)
+    assert keys[0] != run_key(settings | {"head": HEAD}, caches)
 
 
 def test_a_phase_of_no_epochs_is_left_out(caches, tmp_path, eager):

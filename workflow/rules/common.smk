@@ -36,9 +36,10 @@ CONTROLS = ["majority_class", "random_labels"]
 EVALUATED = study.evaluated_subsets(config)
 CACHED = ["train", "val"]
 SCORED = expand("results/{run}/codabench.json", run=config["codabench"]["runs"])
-TABLES = ["grid", "best_heads"]
-if study.tunes(config):
-    TABLES += ["tuned_heads", "tuned_runs", "tuning_gain"]
+TUNING_TABLES = (
+    ["tuned_heads", "tuned_runs", "tuning_gain"] if study.tunes(config) else []
+)
+TABLES = ["grid", "best_heads", *TUNING_TABLES]
 
 FIGURES = [
     "results/figures/accuracy.svg",
@@ -51,7 +52,6 @@ wildcard_constraints:
     run="|".join([*KNOWN, *CONTROLS]),
     backbone="|".join(config["backbones"]),
     subset="train|val|test_augmented",
-    table="|".join(TABLES),
 
 
 def per_attempt(amount):
@@ -287,12 +287,11 @@ def tuning_results(wildcards):
     """What the report says about tuning; nothing where there is none."""
     if not study.tunes(config):
         return {}
-    tables = ["tuned_heads", "tuned_runs", "tuning_gain"]
     return {
         "finalists": "results/tuning/finalists.json",
         "trials": expand("results/tuning/{run}_trials.csv", run=tuned_runs()),
         "trial_charts": expand("results/tuning/{run}_trials.svg", run=tuned_runs()),
-        **{table: f"results/tables/{table}.csv" for table in tables},
+        **{table: f"results/tables/{table}.csv" for table in TUNING_TABLES},
     }
 
 
