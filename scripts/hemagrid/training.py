@@ -213,21 +213,34 @@ class Trainer:
             "seconds": position.seconds + time.perf_counter() - started,
             "best": False,
         }
+        diverged = not np.isfinite([row["loss"], val_loss]).all()
+        if diverged:
+            self._diverged(phase, row)
         self.history.append(row)
         self._report(phase, row)
-        if not np.isfinite([row["loss"], val_loss]).all():
-            raise InputError(
-                f"{self.run}: {phase.name} epoch {row['epoch']}: found a loss of "
-                f"{row['loss']} and a val_loss of {val_loss}, expected numbers; lower "
-                f"the learning rate (now {phase.learning_rate:g})"
-            )
-        improved = self._improves(row)
+        improved = not diverged and self._improves(row)
         position.epoch += 1
         position.steps, position.seconds = [], 0.0
-        position.waited = 0 if improved else position.waited + 1
+        position.waited = 0 if improved else phase.patience if diverged else position.waited + 1
         if improved:
             position.best_row = len(self.history) - 1
         return improved
+
+    def _diverged(self, phase, row):
+        """Say that a phase ends here, and blank what are no numbers in its last row.
+
+        Raises InputError where no epoch has given weights to keep.
+        """
+        found = (
+            f"{self.run}: {phase.name} epoch {row['epoch']}: found a loss of {row['loss']} and "
+            f"a val_loss of {row['val_loss']}, expected numbers; lower the learning rate "
+            f"(now {phase.learning_rate:g})"
+        )
+        if self.best is None:
+            raise InputError(found)
+        progress(f"{found}. The phase ends here, the best weights so far are kept")
+        # Neither the answers of a network that computes no numbers are any.
+        row |= dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"))
 
     def _compile(self, phase):
         if self.weight_decay is None:
@@ -277,11 +290,12 @@ class Trainer:
         return False
 
     def _report(self, phase, row):
-        self.say(
-            f"{self.run:24} {phase.name:18} epoch {row['epoch']:2}/{phase.epochs:<2}  "
-            f"loss {row['loss']:7.4f}  val_loss {row['val_loss']:7.4f}  "
-            f"val_accuracy {100 * row['val_accuracy']:5.1f} %  {row['seconds']:6.1f} s"
-        )
+        if row["loss"] is not None:
+            self.say(
+                f"{self.run:24} {phase.name:18} epoch {row['epoch']:2}/{phase.epochs:<2}  "
+                f"loss {row['loss']:7.4f}  val_loss {row['val_loss']:7.4f}  "
+                f"val_accuracy {100 * row['val_accuracy']:5.1f} %  {row['seconds']:6.1f} s"
+            )
         if self.checkpoint:
             names = ("phase", "epoch", "val_loss", "val_accuracy", "seconds")
             self.checkpoint.report(

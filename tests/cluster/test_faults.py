@@ -319,7 +319,7 @@ def test_a_killed_snakemake_started_again_trains_nothing_twice(study, prepared):
     assert study.finish().returncode == 0
     assert outcome(study.folder) == prepared.calm
     assert [job["JobState"] for job in study.jobs()] == ["COMPLETED", "COMPLETED"]
-    assert "another process has finished this run meanwhile" in study.log()
+    assert "another process has finished this meanwhile" in study.log()
 
 
 def test_a_full_disk_costs_a_checkpoint_and_no_training(study, prepared):

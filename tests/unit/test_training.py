@@ -242,6 +242,29 @@ def test_a_network_that_breaks_in_the_last_step_ends_the_run(monkeypatch):
         script.training.fit(linear(epochs=1))
 
 
+def test_a_later_phase_that_diverges_ends_and_keeps_the_best_weights(
+    monkeypatch, tmp_path, capsys
+):
+    script = Scripted(monkeypatch, [0.3, float("nan"), 0.1])
+    script.training.checkpoint = checkpoints.Checkpoint("a_run", "key", tmp_path)
+    first = linear(epochs=1)
+    script.training.fit(first)
+    script.training.fit(linear(epochs=5, patience=4, name="later", model=first.model))
+    assert_equal_weights(first.model.get_weights(), script.weights[0])
+    assert "later epoch 1: found a loss of" in capsys.readouterr().out
+    # Its checkpoint is JSON, which has no NaN; the next phase goes on from it.
+    facts, _ = script.training.checkpoint.load()
+    assert [row["val_loss"] for row in facts["history"]] == [0.3, None]
+    again = trainer()
+    again.checkpoint = script.training.checkpoint
+    again.saved = again.checkpoint.load()
+    again.history, again.best = facts["history"], facts["best"]
+    resumed = linear(epochs=5, patience=4, name="later", model=first.model)
+    again.fit(resumed)
+    assert_equal_weights(resumed.model.get_weights(), script.weights[0])
+    assert len(again.history) == 2
+
+
 def test_class_weights_can_be_left_out():
     inputs = np.eye(CLASSES)[LABELS]
     few = Examples(inputs[LABELS != 0], LABELS[LABELS != 0])
@@ -590,7 +613,7 @@ def test_a_run_that_another_process_has_finished_is_left_alone(data_set, tmp_pat
     train_afresh("regularized_cnn", CNN_RUN, data_set, out)
     written = {path: path.stat().st_mtime_ns for path in out.values()}
     train_run("regularized_cnn", CNN_RUN, data_set, out, tmp_path / "checkpoints")
-    assert "another process has finished this run" in capsys.readouterr().out
+    assert "another process has finished this meanwhile" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.values()} == written
 
     changed = CNN_RUN | {"seed": 43}
