@@ -12,12 +12,13 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cluster faults plan status submission venv lock check
+.PHONY: help demo test test-cluster faults plan status report submission venv lock check
 
 help:
 	@echo "make demo   the complete small study: no network, no GPU, minutes"
 	@echo "make plan   what a study will cost: ARGS='--configfile my.yaml --profile profiles/slurm'"
 	@echo "make status where every run of a study stands: ARGS='--directory DIR'"
+	@echo "make report the report of what is finished by now; trains nothing, disturbs nothing"
 	@echo "make submission RUN=convnext_cfg1   a package for Codabench, scored here"
 	@echo "make test   format, lint and all tests"
 	@echo "make faults what a cluster does to a job, the slow ones included: 30 minutes, as root"
@@ -35,6 +36,9 @@ plan: venv
 
 status: venv
 	@$(VENV)/bin/python scripts/status.py $(ARGS)
+
+report: venv
+	@$(SNAKEMAKE) --nolock --quiet reason host --cores $(CORES) --config partial=True $(ARGS)
 
 submission: venv
 	@test -n "$(RUN)" || { echo "Which run? make submission RUN=convnext_cfg1"; exit 1; }

@@ -9,6 +9,8 @@ with job(snakemake.log[0]):
         dict(snakemake.output.items()),
         snakemake.params.select_by,
         snakemake.params.published,
+        heads=snakemake.params.heads,
         reported=snakemake.params.codabench,
         codabench=snakemake.input.get("codabench", ()),
+        missing=snakemake.params.missing,
     )

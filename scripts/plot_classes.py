@@ -1,8 +1,9 @@
-"""Draw how many images of each class every split has."""
+"""Draw what became of each class's images."""
 
 from hemagrid.charts import class_balance, save
 from hemagrid.files import read_json
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):
-    save(class_balance(read_json(snakemake.input.audit)), snakemake.output.figure)
+    chart = class_balance(read_json(snakemake.input.audit))
+    save(chart, snakemake.output.figure, snakemake.output.pdf)

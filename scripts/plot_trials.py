@@ -5,4 +5,5 @@ from hemagrid.logs import job
 from hemagrid.trials import read_trials
 
 with job(snakemake.log[0]):
-    save(parallel_coordinates(read_trials(snakemake.input.trials)), snakemake.output.figure)
+    chart = parallel_coordinates(read_trials(snakemake.input.trials))
+    save(chart, snakemake.output.figure, snakemake.output.pdf)

@@ -8,7 +8,7 @@ with job(snakemake.log[0]):
     write_usage(snakemake.params.benchmarks, snakemake.output.resources)
     write_report(
         snakemake.output.report,
-        resources=snakemake.output.resources,
+        {"resources": snakemake.output.resources, **dict(snakemake.input.items())},
         select_by=snakemake.params.select_by,
-        **dict(snakemake.input.items()),
+        missing=snakemake.params.missing,
     )

@@ -3,7 +3,59 @@
 import numpy as np
 from scipy import stats
 
+from hemagrid.errors import InputError
 from hemagrid.evaluation import resampled_confusions, with_interval
+from hemagrid.predictions import SUBSET_NAMES, read_predictions
+
+_LEVEL = 0.05
+
+
+def compare_on_tests(run, other, predictions, *, resamples, seed):
+    """Yield (subset, result of `paired`) for each test subset that both runs predicted on.
+
+    The difference is `run` minus `other`; predictions is {run: path of predictions.npz}.
+    Raises InputError when the two did not predict on the same images.
+    """
+    ours, theirs = (read_predictions(predictions[name]) for name in (run, other))
+    for subset in SUBSET_NAMES:
+        if subset == "val" or not (subset in ours[1] and subset in theirs[1]):
+            continue
+        labels, groups = _same_images(run, ours, other, theirs, subset)
+        answers = (of[1][subset][1].argmax(axis=1) for of in (ours, theirs))
+        yield subset, paired(labels, *answers, groups, resamples=resamples, seed=seed)
+
+
+def _same_images(run, ours, other, theirs, subset):
+    """Return the labels and groups that both runs share; raise InputError if they do not."""
+    (labels, _, groups), (labels_of, _, groups_of) = ours[1][subset], theirs[1][subset]
+    if (
+        ours[0] != theirs[0]
+        or not np.array_equal(labels, labels_of)
+        or not np.array_equal(groups, groups_of)
+    ):
+        raise InputError(
+            f"{run} and {other} did not predict on the same {SUBSET_NAMES[subset]} images: "
+            f"found {len(labels)} and {len(labels_of)} rows whose labels or parents differ, "
+            "expected the same ones; remove the older predictions.npz and run again"
+        )
+    return labels, groups
+
+
+def in_points(name, difference):
+    """Name a result of `paired` and its bounds as columns, in percentage points."""
+    parts = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
+    return {column: 100 * difference[part] for column, part in parts.items()}
+
+
+def verdicts(differences, p_holm):
+    """Say of each difference, of any unit, whether it is one: an array of text.
+
+    "better" above zero, "worse" below it; "no difference beyond chance" where the corrected
+    p value is above 0.05.
+    """
+    direction = np.where(np.asarray(differences) > 0, "better", "worse")
+    chance = np.asarray(p_holm) > _LEVEL
+    return np.where(chance, "no difference beyond chance", direction)
 
 
 def paired(labels, ours, theirs, groups, *, resamples, seed):

@@ -20,6 +20,8 @@ RESERVED_NAMES = (
     "tables",
     "figures",
     "tuning",
+    "explanation",
+    "provenance",
     "majority_class",
     "random_labels",
     "logs",

@@ -24,7 +24,15 @@ def write_contact_sheet(images, augmented, table, out):
             copies = members.loc[members["parent_id"] == parent, "id"]
             tiles += [images[parent], *augmented[copies.to_numpy()], None]
         rows.append(tiles[:-1])
-    size = images.shape[1]
+    with files.replacing(out) as temporary:
+        Image.fromarray(tiled(rows, images.shape[1])).save(temporary)
+
+
+def tiled(rows, size):
+    """Lay lists of tiles out as one picture, uint8 (H, W, 3), on white.
+
+    A tile is uint8 (size, size, 3), None leaves its place empty.
+    """
     columns = max(len(tiles) for tiles in rows)
     sheet = np.full(
         (len(rows) * (size + GAP) - GAP, columns * (size + GAP) - GAP, 3), 255, "uint8"
@@ -34,5 +42,4 @@ def write_contact_sheet(images, augmented, table, out):
             if tile is not None:
                 top, left = y * (size + GAP), x * (size + GAP)
                 sheet[top : top + size, left : left + size] = tile
-    with files.replacing(out) as temporary:
-        Image.fromarray(sheet).save(temporary)
+    return sheet

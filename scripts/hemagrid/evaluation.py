@@ -63,18 +63,40 @@ def resampled_confusions(labels, predicted, groups, k, *, resamples, seed):
     return confusions.reshape(resamples, k, k)
 
 
-def calibration_error(labels, probabilities, bins):
-    """Expected calibration error, 0 to 1, over `bins` equal-width bins of confidence.
+def calibration(labels, probabilities, bins):
+    """Gather the reliability diagram: one entry for each bin of confidence that has rows.
 
-    Guo et al. 2017 (On Calibration of Modern Neural Networks), section 2: the mean
-    distance of accuracy from confidence over the bins ((m-1)/M, m/M], weighted by
-    their rows.
+    labels: (n,); probabilities: (n, k). The bins ((m-1)/M, m/M] are of equal width, as in
+    Guo et al. 2017 (On Calibration of Modern Neural Networks), section 2. Returns a list,
+    lowest bin first, of {"low", "high": its bounds, "n": rows, "confidence": their mean
+    largest probability, "accuracy": the share of them that is right}, all but n 0 to 1.
     """
     confidence = probabilities.max(axis=1).astype(float)
     correct = probabilities.argmax(axis=1) == labels
     bin_of = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
-    excess = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(abs(excess).sum() / len(labels))
+    entries = []
+    for place in np.unique(bin_of).tolist():
+        inside = bin_of == place
+        entries.append(
+            {
+                "low": place / bins,
+                "high": (place + 1) / bins,
+                "n": int(inside.sum()),
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": float(correct[inside].mean()),
+            }
+        )
+    return entries
+
+
+def calibration_error(calibration):
+    """Expected calibration error, 0 to 1, of the bins that `calibration` returns.
+
+    Guo et al. 2017, section 2: the mean distance of accuracy from confidence over the
+    bins, weighted by their rows.
+    """
+    off = [abs(entry["accuracy"] - entry["confidence"]) for entry in calibration]
+    return float(np.average(off, weights=[entry["n"] for entry in calibration]))
 
 
 def area_under_curve(labels, probabilities):
@@ -107,6 +129,7 @@ def evaluate(
     metrics, tables = {}, []
     for subset, (labels, probabilities, groups) in subsets.items():
         confusion = _confusion(labels, probabilities)
+        reliability = calibration(labels, probabilities, calibration_bins)
         resampled = resampled_confusions(
             labels,
             probabilities.argmax(axis=1),
@@ -122,7 +145,8 @@ def evaluate(
                 for name, metric in _RESAMPLED.items()
             },
             "auc": area_under_curve(labels, probabilities),
-            "calibration_error": calibration_error(labels, probabilities, calibration_bins),
+            "calibration_error": calibration_error(reliability),
+            "calibration": reliability,
             "per_class": _per_class(labels, probabilities, class_names),
         }
         tables.append(_long(confusion, subset, class_names))

@@ -67,7 +67,7 @@ def classify(folder, pictures, refuse):
     no picture. At most a batch of pictures is in memory. Raises InputError for a model that
     does not load.
     """
-    network = _load(folder / _MODEL)
+    network = load_network(folder / _MODEL)
     from hemagrid import features  # not above, because it imports Keras
 
     # A single picture need not wait for a whole batch of padding.
@@ -88,7 +88,8 @@ def classify(folder, pictures, refuse):
             yield from zip(names, found, strict=True)
 
 
-def _load(path):
+def load_network(path):
+    """Return the network of a run's `model.keras`. Raises InputError where Keras cannot."""
     runtime.begin(0)
     import keras
 

@@ -11,13 +11,20 @@ def published():
     """Read every published row: accuracies in %, NaN where the study gives none.
 
     Source: "AN2DL - First Homework Report, Bio.log(y) Team", January 2025. Column
-    `table` is `heads` (the best head of each model) or `tuned` (after the Hyperband
-    search); `run` is the name that the same model has here.
+    `table` is `configurations` (the heads that were tried), `heads` (the best head of each
+    model) or `tuned` (after the Hyperband search); `run` is the name that the same model has
+    here.
     """
     table = pd.read_csv(
         Path(__file__).with_name("published.csv"), dtype=str, keep_default_na=False
     )
     return table.assign(**{name: pd.to_numeric(table[name]) for name in _NUMBERS})
+
+
+def published_configurations():
+    """Read the heads of the grid, one row each, columns named as in our own table."""
+    names = ("dense", "batch_norm", "dropout", "learning_rate")
+    return _renamed("configurations", "head", {name: name for name in names})
 
 
 def published_heads():
@@ -28,13 +35,18 @@ def published_heads():
 
 def published_tuned():
     """Read the rows of the tuned runs, one row each, columns named as in our own tables."""
-    table = published()
-    table = table[table["table"] == "tuned"].replace("", None)
     names = {"dense": "dense", "dropout": "dropout", "learning_rate": "learning_rate"}
     names |= {
         "val": "val_pct",
         "test_augmented": "test_augmented_pct",
         "codabench": "codabench",
     }
+    return _renamed("tuned", "run", names)
+
+
+def _renamed(name, key, names):
+    """Read the rows of one table: `key`, and {their column: our column} as published_*."""
+    table = published()
+    table = table[table["table"] == name].replace("", None)
     names = {theirs: f"published_{ours}" for theirs, ours in names.items()}
-    return table[["run", *names]].rename(columns=names).reset_index(drop=True)
+    return table[[key, *names]].rename(columns=names).reset_index(drop=True)

@@ -1,193 +1,500 @@
 """The report: one HTML file that holds everything and asks the network for nothing."""
 
 import base64
+import hashlib
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pandas as pd
+import vl_convert
 import yaml
+from markupsafe import Markup
 
-from hemagrid import charts, tables, tuned, usage
+from hemagrid import charts, files, tables, tuned, usage
+from hemagrid.album import Album, mistakes, picture, picture_file
 from hemagrid.config import TUNED_HEADS, tunable_backbones
-from hemagrid.files import read_json, write_text
-from hemagrid.predictions import SUBSET_NAMES
-from hemagrid.published import published_heads, published_tuned
+from hemagrid.predictions import SUBSET_NAMES, read_predictions
+from hemagrid.published import published, published_heads, published_tuned
 from hemagrid.trials import best_trial, read_trials, shown_trials
+from hemagrid.winner import read_winner
 
-_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
-_EXAMPLES = 10
+_TEMPLATES = Path(__file__).with_name("templates")
+_GROUPS = 10  # examples of each finding about the data
+_MISTAKES = 12  # pictures of a run's mistakes
+_PER_CELL = 6  # pictures of one cell of a confusion matrix
+_PICTURES = 2500  # in the album: with the other pictures, at most some 12 MB
 
 
-def write_report(
-    out,
-    *,
-    metrics,
-    confusion,
-    curves,
-    audit,
-    contact_sheet,
-    config,
-    versions,
-    resources,
-    select_by,
-    codabench=(),
-    finalists=None,
-    trials=(),
-    trial_charts=(),
-    tuned_heads=None,
-    tuned_runs=None,
-    tuning_gain=None,
-):
+def write_report(out, inputs, *, select_by, missing=()):
     """Write the report of a study as one self-contained HTML page at `out`.
 
-    metrics: paths of metrics.json, one per run in grid order; a path without a file
-        is a run that is missing, which the report says.
-    confusion, curves: paths of SVGs, confusion matrices and learning curves; a figure
-        belongs to the run that its folder names.
-    audit: path of audit.json; contact_sheet: path of a PNG.
-    config, versions: paths of what `provenance` wrote.
-    resources: path of what `usage.write_usage` wrote.
-    select_by: the subset on whose accuracy the best run and heads are chosen.
-    codabench: paths of codabench.json; one without a file is left out.
-    finalists: path of finalists.json, None where nothing was tuned; the others then are not
-        read. trials, trial_charts: paths of {run}_trials.csv and .svg, one per search;
-        tuned_heads, tuned_runs, tuning_gain: paths of what `tuned.compare_tuned` wrote.
+    `inputs` is {name: path or list of paths}:
+    metrics: metrics.json, one per run in grid order; a path without a file is a run that is
+        missing, which the report says.
+    predictions, confusion, history: predictions.npz, confusion_matrix.csv and history.csv; a
+        file belongs to the run that its folder names.
+    images, images_{subset}: uint8 (N, H, W, 3), the originals and the evaluated subsets of
+        which pictures are shown.
+    audit: audit.json; contact_sheet: a PNG.
+    heads, winner: what `tables.aggregate` and `winner.compare_with_winner` wrote.
+    explanation, explained: the table and the pictures of `gradcam.explain`.
+    config, versions, study, checksums: what `provenance` wrote.
+    resources: what `usage.write_usage` wrote.
+    codabench: codabench.json files; one that does not exist is left out.
+    finalists, trials, tuned_heads, tuned_runs, tuning_gain: only where heads were tuned:
+        finalists.json, {run}_trials.csv of each search, and what `tuned.compare_tuned` wrote.
+
+    select_by is the subset on whose accuracy the best run and heads are chosen; `missing` names
+    runs without a path in `inputs`.
     """
-    audit = read_json(audit)
-    settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    confusion_of = {Path(path).parent.name: path for path in confusion}
-    curves_of = {Path(path).parent.name: path for path in curves}
-    loaded = tables.load_metrics(metrics)
-    scores = tables.codabench_scores(settings["codabench"]["scores"], codabench)
-    grid = tables.grid_table(loaded, scores)
-    theirs = published_heads() if settings["published"] else None
-    best_heads = tables.best_heads_table(loaded, select_by, theirs, scores)
-    best = tables.best_run(loaded, select_by)
-    jobs = usage.read_usage(resources)
-    tuning = None
-    if finalists:
-        gain, heads = tuned.read_tuned(tuning_gain), tuned.read_tuned(tuned_heads)
-        tuning = {
-            **_choice(read_json(finalists)),
-            "verdicts": _verdicts(gain, loaded),
-            "gain": tables.shown(gain.drop(columns="verdict")),
-            "heads": tables.shown(heads),
-            "weight_decay": heads["weight_decay"].notna().any(),
-            "runs": tables.shown(tuned.read_tuned(tuned_runs)),
-            "searches": _searches(trials, trial_charts),
-        }
+    study = _Study(inputs, select_by, missing)
+    album = Album(study.images, _PICTURES)
+    drawn = []
+    runs = [study.run(run, album, drawn) for run in study.ranked()]
+    page = {
+        "best": study.best and study.answer(),
+        "select_by": SUBSET_NAMES[select_by],
+        "selected_on_test": select_by != "val",
+        "missing": [run for run, m in study.metrics.items() if m is None],
+        "evaluated": len(study.metrics) - sum(m is None for m in study.metrics.values()),
+        "total": len(study.metrics),
+        "random_backbones": study.random_backbones(),
+        "subset_names": SUBSET_NAMES,
+        "grid": study.grid_rows(),
+        "full_grid": tables.shown(study.grid),
+        "devices": study.devices(),
+        "published": study.published,
+        "paper": study.paper(),
+        "tuning": study.tuning(drawn),
+        "runs": runs,
+        "explanation": study.explanation(),
+        "data": study.data(),
+        "resources": study.resources(),
+        "provenance": study.provenance(),
+        "bootstrap": study.config["evaluation"]["bootstrap"],
+        "seed": study.config["seed"],
+        "class_names": study.class_names,
+        "charts": {
+            name: _draw(drawn, chart)
+            for name, chart in (
+                ("accuracy", study.best and charts.accuracy_chart(study.grid)),
+                ("cost", study.best and charts.cost_chart(study.grid)),
+                ("classes", charts.class_balance(study.audit)),
+            )
+        },
+    }
+    live = {
+        "charts": drawn,
+        "pictures": album.pictures,
+        "cells": {run["name"]: run.pop("cells") for run in runs},
+    }
+    files.write_text(out, _rendered(page, live))
+
+
+def _rendered(page, live):
+    """Render the page; only scripts of our own may run on it, and none may load anything."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["image"] = data_uri
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters["duration"] = tables.duration
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    html = environment.get_template("report.html.j2").render(
-        best=_best(best, loaded, _published_of(best, best_heads, settings["published"])),
-        rivals=_rivals(best, loaded, select_by),
-        select_by=SUBSET_NAMES[select_by],
-        selected_on_test=select_by.startswith("test"),
-        missing=[run for run, m in loaded.items() if m is None],
-        random_backbones=_random_backbones(settings),
-        subset_names=SUBSET_NAMES,
-        grid=tables.shown(grid[_columns(grid)]),
-        full_grid=tables.shown(grid),
-        best_heads=tables.shown(best_heads.drop(columns="run")),
-        published=theirs is not None,
-        accuracy_chart=_inline(charts.accuracy_chart(grid)) if best else None,
-        tuning=tuning,
-        runs=[
-            {
-                "name": run,
-                "metrics": m,
-                "figures": (confusion_of.get(run), curves_of.get(run)),
-            }
-            for run, m in loaded.items()
-            if m
-        ],
-        audit=audit,
-        classes=tables.shown(pd.DataFrame(audit["classes"])),
-        findings=_findings(audit),
-        class_balance=_inline(charts.class_balance(audit)),
-        contact_sheet=contact_sheet,
-        jobs=usage.shown(jobs),
-        rules=usage.summary(jobs),
-        config=Path(config).read_text(encoding="utf-8"),
-        seed=settings["seed"],
-        bootstrap=settings["evaluation"]["bootstrap"],
-        versions=read_json(versions),
-    )
-    write_text(out, html)
-
-
-def data_uri(path):
-    """Read an SVG or PNG file as a data URI, which an <img> shows but never runs."""
-    path = Path(path)
-    return _uri(path.read_bytes(), _TYPES[path.suffix])
-
-
-def _uri(content, media_type):
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _inline(chart):
-    return _uri(charts.svg(chart).encode(), _TYPES[".svg"])
-
-
-def _best(run, metrics, theirs):
-    """Gather the headline: the best run's accuracies, beside those of `theirs`."""
-    if run is None:
-        return None
-    subsets = metrics[run]["subsets"]
-    return {
-        "run": run,
-        "scores": [
-            {
-                "name": SUBSET_NAMES[subset],
-                "n": subsets[subset]["n"],
-                "accuracy": subsets[subset]["accuracy"],
-                "published": _number(theirs.get(f"published_{subset}_pct")),
-            }
-            for subset in ("test", "test_augmented")
-            if subset in subsets
-        ],
-        "published_head": theirs.get("published_head"),
-    }
-
-
-def _published_of(run, best_heads, published):
-    """Return the study's numbers for the model of a run, empty where it gives none."""
-    for table in (best_heads, published_tuned()) if published else ():
-        if run in set(table["run"]):
-            return table.set_index("run").loc[run]
-    return {}
-
-
-def _rivals(best, metrics, select_by):
-    """Name the runs whose interval on `select_by` overlaps the best run's."""
-    if best is None:
-        return []
-    low = metrics[best]["subsets"][select_by]["accuracy"]["low"]
-    return [
-        run
-        for run, m in metrics.items()
-        if m and run != best and m["kind"] != "control" and select_by in m["subsets"]
-        if m["subsets"][select_by]["accuracy"]["high"] >= low
+    scripts = [
+        vl_convert.javascript_bundle(),
+        (_TEMPLATES / "report.js").read_text(encoding="utf-8"),
     ]
+    return environment.get_template("report.html.j2").render(
+        page,
+        live=live,
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        scripts=[Markup(script) for script in scripts],
+        hashes=[_hash(script) for script in scripts],
+    )
+
+
+def _hash(script):
+    """Return what a Content Security Policy asks of an inline script that may run."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _draw(drawn, chart):
+    """Add a chart to those of the page; return its number and its text alternative."""
+    if chart is None:
+        return None
+    drawn.append(charts.spec(chart))
+    return {"number": len(drawn) - 1, "text": drawn[-1]["description"]}
+
+
+class _Study:
+    """The files of a study, read once, and what the page says of them."""
+
+    def __init__(self, inputs, select_by, missing):
+        self.inputs, self.select_by = inputs, select_by
+        self.config = yaml.safe_load(Path(inputs["config"]).read_text(encoding="utf-8"))
+        self.audit = files.read_json(inputs["audit"])
+        self.metrics = tables.load_metrics(inputs["metrics"], missing)
+        self.published = self.config["published"]
+        self.scores = tables.codabench_scores(
+            self.config["codabench"]["scores"], inputs.get("codabench", ())
+        )
+        self.grid = tables.grid_table(self.metrics, self.scores)
+        self.best = tables.best_run(self.metrics, select_by)
+        theirs = published_heads() if self.published else None
+        self.best_heads = tables.best_heads_table(self.metrics, select_by, theirs, self.scores)
+        self.originals = files.open_images(inputs["images"])
+        self.images = {
+            subset: files.open_images(inputs[f"images_{subset}"])
+            for subset in SUBSET_NAMES
+            if f"images_{subset}" in inputs
+        }
+        self.files = {
+            name: {Path(path).parent.name: path for path in inputs[name]}
+            for name in ("predictions", "confusion", "history")
+        }
+        self.class_names = [row["class"] for row in self.audit["classes"]]
+
+    def ranked(self):
+        """Name the evaluated runs, the best one first, which pictures are chosen for first."""
+        runs = [run for run, m in self.metrics.items() if m]
+        return sorted(runs, key=lambda run: run != self.best)
+
+    # The answer
+
+    def answer(self):
+        """Gather the headline: the best run, beside its rivals and the published number."""
+        subsets = self.metrics[self.best]["subsets"]
+        theirs = self._published_of(self.best)
+        return {
+            "run": self.best,
+            "scores": [
+                {
+                    "name": SUBSET_NAMES[subset],
+                    "n": subsets[subset]["n"],
+                    "accuracy": subsets[subset]["accuracy"],
+                    "published": _number(theirs.get(f"published_{subset}_pct")),
+                }
+                for subset in SUBSET_NAMES
+                if subset != "val" and subset in subsets
+            ],
+            "published_head": theirs.get("published_head"),
+            **self._rivals(),
+        }
+
+    def _published_of(self, run):
+        """Return the study's numbers for the model of a run, empty where it gives none."""
+        for table in (self.best_heads, published_tuned()) if self.published else ():
+            if run in set(table["run"]):
+                return table.set_index("run").loc[run]
+        return {}
+
+    def _rivals(self):
+        """Say on each test subset which runs differ from the best one by chance at most."""
+        table = read_winner(self.inputs["winner"])
+        chance = table["verdict"] == "no difference beyond chance"
+        return {
+            "compared": table["run"].nunique(),
+            "rivals": [
+                {"images": SUBSET_NAMES[subset], "runs": list(rows["run"])}
+                for subset, rows in table[chance].groupby("subset", sort=False)
+            ],
+            "subsets": [SUBSET_NAMES[subset] for subset in table["subset"].unique()],
+            "differences": tables.shown(table.drop(columns="compared_with")),
+        }
+
+    def random_backbones(self):
+        """Name the backbones of the study that start from random weights."""
+        return [
+            name
+            for name in tunable_backbones(self.config)
+            if self.config["backbones"][name]["weights"] == "random"
+        ]
+
+    # The grid
+
+    def devices(self):
+        costs = [m["cost"] for m in self.metrics.values() if m and m["cost"]]
+        return sorted({cost["device"] for cost in costs})
+
+    def grid_rows(self):
+        """Lay out all runs, the published ones in place: headings and rows of cells.
+
+        A cell is {text, value, best}: the text for people, the number to sort by (None where
+        there is none), and whether no other run of ours has a better one.
+        """
+        table = self.grid[_columns(self.grid)]
+        if self.published:
+            table = _with_published(table)
+        text = tables.shown(table.drop(columns="kind"))
+        shown = [name for name in table if tables.heading(name) in text and name != "kind"]
+        ours = table["kind"].isin(["cnn", "transfer"])
+        best = {name: getattr(table.loc[ours, name], _better(name))() for name in shown[1:]}
+        rows = [
+            {
+                "run": table["run"].iloc[place],
+                "kind": table["kind"].iloc[place],
+                "cells": [
+                    {
+                        "text": text[tables.heading(name)].iloc[place],
+                        "value": _number(table[name].iloc[place]),
+                        "best": bool(ours.iloc[place])
+                        and _number(table[name].iloc[place]) == _number(best[name]) is not None,
+                    }
+                    for name in shown[1:]
+                ],
+            }
+            for place in range(len(table))
+        ]
+        return {"headings": list(text.columns), "rows": rows}
+
+    # The published study
+
+    def paper(self):
+        """Gather the published tables 1 and 2 and figure 1, each beside ours."""
+        run = self._figure_run()
+        return {
+            "heads": tables.shown(files.read_sparse(self.inputs["heads"], *_HEAD_TEXTS)),
+            "best_heads": tables.shown(self.best_heads.drop(columns="run")),
+            "figure": run and {"run": run, "matrix": self._matrix(run, "test_augmented")},
+        }
+
+    def _figure_run(self):
+        """Name our best run of the grid on EfficientNetV2M, whose matrix is figure 1."""
+        backbones = self.config["backbones"]
+        return tables.best_run(
+            {
+                run: m
+                for run, m in self.metrics.items()
+                if m
+                and m["backbone"]
+                and m["head"] not in TUNED_HEADS
+                and backbones[m["backbone"]]["application"] == "EfficientNetV2M"
+            },
+            "test_augmented",
+        )
+
+    # Tuning
+
+    def tuning(self, drawn):
+        """Gather what the searches found and whether it helped; None where none was made."""
+        if "finalists" not in self.inputs:
+            return None
+        gain = tuned.read_tuned(self.inputs["tuning_gain"])
+        heads = tuned.read_tuned(self.inputs["tuned_heads"])
+        return {
+            **_choice(files.read_json(self.inputs["finalists"])),
+            "verdicts": _verdicts(gain, self.metrics),
+            "gain": tables.shown(gain.drop(columns="verdict")),
+            "heads": tables.shown(heads),
+            "weight_decay": heads["weight_decay"].notna().any(),
+            "runs": tables.shown(tuned.read_tuned(self.inputs["tuned_runs"])),
+            "searches": [_search(path, drawn) for path in self.inputs["trials"]],
+        }
+
+    # Each run
+
+    def run(self, run, album, drawn):
+        """Gather all about one run; `cells` are its pictures, by subset and cell."""
+        metrics = self.metrics[run]
+        entry = {"name": run, "metrics": metrics, "cells": {}, "mistakes": None}
+        entry |= {"matrices": [], "curves": None, "reliability": None}
+        tests = [subset for subset in metrics["subsets"] if subset != "val"]
+        if run in self.files["confusion"]:
+            entry["matrices"] = [self._matrix(run, subset) for subset in tests]
+        if run in self.files["history"]:
+            history = files.read_sparse(self.files["history"][run], "phase")
+            entry["curves"] = _draw(drawn, charts.learning_curves(history))
+        calibration = {subset: metrics["subsets"][subset]["calibration"] for subset in tests}
+        if metrics["kind"] != "control":
+            entry["reliability"] = _draw(drawn, charts.reliability(calibration))
+        if run in self.files["predictions"]:
+            _, subsets = read_predictions(self.files["predictions"][run])
+            for subset in tests:
+                if subset in self.images:
+                    labels, probabilities, _ = subsets[subset]
+                    chosen = album.cells(subset, labels, probabilities, _PER_CELL)
+                    entry["cells"][subset] = {
+                        f"{true},{predicted}": [
+                            [number, round(100 * confidence, 1)] for number, confidence in cell
+                        ]
+                        for (true, predicted), cell in chosen.items()
+                    }
+            entry["mistakes"] = self._mistakes(subsets)
+        return entry
+
+    def _matrix(self, run, subset):
+        """Lay out a confusion matrix: per true class the counts and shares of a row."""
+        table = files.read_table(self.files["confusion"][run])
+        table = table[table["subset"] == subset]
+        names = list(dict.fromkeys(table["true"]))
+        counts = table["count"].to_numpy().reshape(len(names), len(names))
+        totals = counts.sum(axis=1, keepdims=True)
+        return {
+            "subset": subset,
+            "n": int(counts.sum()),
+            "names": names,
+            "rows": [
+                {
+                    "name": name,
+                    "total": int(total[0]),
+                    "cells": list(zip(row, part, strict=True)),
+                }
+                for name, total, row, part in zip(
+                    names,
+                    totals,
+                    counts.tolist(),
+                    (counts / np.maximum(totals, 1)).tolist(),
+                    strict=True,
+                )
+            ],
+        }
+
+    def _mistakes(self, subsets):
+        """Gather the most confident wrong answers on the test images, as pictures."""
+        if "test" not in subsets or "test" not in self.images:
+            return None
+        labels, probabilities, _ = subsets["test"]
+        names = self.class_names
+        return [
+            {
+                "picture": picture(self.images["test"][row]),
+                "true": names[labels[row]],
+                "predicted": names[probabilities[row].argmax()],
+                "confidence": float(probabilities[row].max()),
+            }
+            for row in mistakes(labels, probabilities, _MISTAKES)
+        ]
+
+    def explanation(self):
+        """Gather where the network looked: per true class pictures beside their spotlights."""
+        table = pd.read_csv(
+            self.inputs["explanation"],
+            keep_default_na=False,
+            dtype={"true": str, "predicted": str, "run": str},
+        )
+        if table.empty:
+            return None
+        spotlights = np.load(self.inputs["explained"], mmap_mode="r")
+        rows = {}
+        for place, row in enumerate(table.itertuples()):
+            rows.setdefault(row.true, []).append(
+                {
+                    "picture": picture(self.images[row.subset][row.row]),
+                    "spotlight": picture(spotlights[place]),
+                    "predicted": row.predicted,
+                    "right": row.right,
+                    "confidence": row.confidence,
+                }
+            )
+        return {
+            "run": table["run"].iloc[0],
+            "images": SUBSET_NAMES[table["subset"].iloc[0]],
+            "classes": rows,
+        }
+
+    # The data, and what a result rests on
+
+    def data(self):
+        """Gather what was found in the images and what was done about it."""
+        return {
+            "counts": self.audit["counts"],
+            "settings": self.audit["settings"],
+            "classes": tables.shown(pd.DataFrame(self.audit["classes"])),
+            "findings": [
+                {
+                    "title": title,
+                    "count": self.audit[key]["count"],
+                    "groups": [self._group(g) for g in self.audit[key]["examples"][:_GROUPS]],
+                }
+                for key, title in _FINDINGS.items()
+                if self.audit[key]["count"]
+            ],
+            "skipped": self.audit["skipped"],
+            "contact_sheet": picture_file(self.inputs["contact_sheet"]),
+        }
+
+    def _group(self, group):
+        images = [
+            {"picture": picture(self.originals[id_]), "id": id_, "class": class_name}
+            for id_, class_name in zip(group["ids"], group["classes"], strict=True)
+        ]
+        return {
+            "images": images,
+            "more": group["size"] - len(images),
+            "outcome": group.get("outcome"),
+        }
+
+    def resources(self):
+        jobs = usage.read_usage(self.inputs["resources"])
+        return {
+            "rules": usage.summary(jobs),
+            "jobs": usage.shown(jobs),
+            "totals": usage.totals(jobs),
+        }
+
+    def provenance(self):
+        return {
+            "config": Path(self.inputs["config"]).read_text(encoding="utf-8"),
+            "versions": files.read_json(self.inputs["versions"]),
+            "study": files.read_json(self.inputs["study"]),
+            "checksums": pd.read_csv(self.inputs["checksums"], dtype=str).fillna(""),
+        }
+
+
+_HEAD_TEXTS = ("head", "dense", "dropout", "published_dense", "published_dropout")
+_FINDINGS = {
+    "label_conflicts": "Pictures under several labels",
+    "exact_groups": "Groups of duplicates (equal perceptual hash)",
+    "near_groups": "Groups of near duplicates, kept within one split",
+}
+
+
+def _columns(grid):
+    """Choose the columns of the grid that fit a page: scores on test, gap and cost."""
+    scores = [name for name in grid if name.split("_pct")[0].endswith("_accuracy")]
+    scores = [name for name in scores if "balanced" not in name]
+    others = ("test_balanced_accuracy_pct", "test_macro_f1_pct", "test_calibration_error_pct")
+    scores += ["gap_points", *(name for name in others if name in grid)]
+    codabench = [name for name in grid if name.startswith("codabench")]
+    cost = ["parameters", "training_seconds", "peak_memory_mib", "images_per_second"]
+    return ["run", "kind", *scores, *codabench, *cost]
+
+
+def _better(column):
+    """Say which of two numbers in a column of the grid is better: "max" or "min"."""
+    low = ("gap_points", "calibration_error_pct", "parameters", "_seconds", "_mib")
+    return "min" if column.endswith(low) else "max"
+
+
+def _with_published(grid):
+    """Put each published row behind ours of the same run, or at the end."""
+    names = {name: f"{name}_accuracy_pct" for name in ("val", "test", "test_augmented")}
+    theirs = published().rename(columns=names | {"codabench": "codabench_pct"})
+    theirs = theirs[theirs["table"].isin(["heads", "tuned"])]
+    theirs = theirs.assign(
+        kind="published",
+        codabench_source="published",
+        gap_points=theirs["test_accuracy_pct"] - theirs["test_augmented_accuracy_pct"],
+    )
+    place = {run: number for number, run in enumerate(grid["run"])}
+    order = [*range(len(grid)), *(place.get(run, len(grid)) + 0.5 for run in theirs["run"])]
+    columns = [*grid, "codabench_pct", "codabench_source"]
+    both = pd.concat([grid, theirs]).assign(order=order).sort_values("order", kind="stable")
+    return both[list(dict.fromkeys(columns))].reset_index(drop=True)
 
 
 def _choice(finalists):
     """Gather how the finalists were chosen, of the content of finalists.json."""
     chosen_by = finalists["chosen_by"]
-    score = f"{chosen_by}_accuracy_pct"
     ranking = []
     for row in finalists["ranking"]:
         ranking.append({"backbone": row["backbone"], "run": row["run"]})
-        tables.put(ranking[-1], score, row["accuracy"])
+        tables.put(ranking[-1], f"{chosen_by}_accuracy_pct", row["accuracy"])
         ranking[-1]["finalist"] = "yes" if row["backbone"] in finalists["finalists"] else None
     return {
         "chosen_by": SUBSET_NAMES.get(chosen_by),
@@ -231,77 +538,18 @@ _WORDS = {
 }
 
 
-def _searches(trials, trial_charts):
-    """Gather the trials and the chart of each search, by the run that its files name."""
-    chart_of = {_searched(path): path for path in trial_charts}
-    searches = []
-    for path in trials:
-        table = read_trials(path)
-        searches.append(
-            {
-                "run": _searched(path),
-                "chart": chart_of.get(_searched(path)),
-                "trials": shown_trials(table),
-                "best": f"{best_trial(table)['trial']:.0f}",
-                "epochs": int((table["epochs"] - table["initial_epoch"]).sum()),
-                "seconds": float(table["seconds"].sum()),
-            }
-        )
-    return searches
-
-
-def _searched(path):
-    return Path(path).stem.removesuffix("_trials")
+def _search(path, drawn):
+    """Gather the trials and the chart of one search, of results/tuning/{run}_trials.csv."""
+    table = read_trials(path)
+    return {
+        "run": Path(path).stem.removesuffix("_trials"),
+        "chart": _draw(drawn, charts.parallel_coordinates(table)),
+        "trials": shown_trials(table),
+        "best": f"{best_trial(table)['trial']:.0f}",
+        "epochs": int((table["epochs"] - table["initial_epoch"]).sum()),
+        "seconds": float(table["seconds"].sum()),
+    }
 
 
 def _number(value):
     return None if value is None or pd.isna(value) else float(value)
-
-
-def _columns(grid):
-    """Choose the columns of the grid that fit a page: accuracies, gap, Codabench and cost."""
-    accuracies = [name for name in grid if "_accuracy_pct" in name]
-    plain = [name for name in accuracies if "balanced" not in name]
-    cost = ["parameters", "training_seconds", "peak_memory_mib", "images_per_second"]
-    codabench = [name for name in grid if name.startswith("codabench")]
-    return ["run", *plain, "gap_points", *codabench, *cost]
-
-
-def _random_backbones(config):
-    """Name the backbones of the study that start from random weights."""
-    return [
-        name
-        for name in tunable_backbones(config)
-        if config["backbones"][name]["weights"] == "random"
-    ]
-
-
-def _findings(audit):
-    """Turn an audit's examples into tables: (title, groups in all, table of some)."""
-    findings = []
-    for key, title, columns in _FINDINGS:
-        rows = [
-            {
-                name: ", ".join(dict.fromkeys(map(str, value)))
-                if isinstance(value := example[field], list)
-                else value
-                for name, field in columns.items()
-            }
-            for example in audit[key]["examples"][:_EXAMPLES]
-        ]
-        if rows:
-            findings.append((title, audit[key]["count"], pd.DataFrame(rows)))
-    return findings
-
-
-_GROUP = {"images": "size", "ids": "ids", "classes": "classes"}
-_FINDINGS = (
-    (
-        "label_conflicts",
-        "Pictures under several labels",
-        {**_GROUP, "outcome": "outcome"},
-    ),
-    ("exact_groups", "Groups of duplicates (equal perceptual hash)", _GROUP),
-    ("near_groups", "Groups of near duplicates, kept within one split", _GROUP),
-    ("skipped", "Files skipped", {"file": "source", "reason": "reason"}),
-)

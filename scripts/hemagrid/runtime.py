@@ -132,6 +132,37 @@ def device():
     return next((kind for kind in ("tpu", "gpu") if kind in kinds), "cpu")
 
 
+def gradient(function, inputs):
+    """Return (value, gradient) of `function` at `inputs`, an array, both as NumPy arrays.
+
+    `function` is made of Keras layers and keras.ops. Of a value that is no scalar the sum is
+    differentiated: of one number per row, as long as rows do not mix, the gradient of each.
+    Raises InputError on a backend of Keras other than TensorFlow and JAX.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        inputs = tensorflow.convert_to_tensor(inputs)
+        with tensorflow.GradientTape() as tape:
+            tape.watch(inputs)
+            value = function(inputs)
+        slopes = tape.gradient(value, inputs)
+    elif backend == "jax":
+        import jax
+
+        value, pull_back = jax.vjp(function, jax.numpy.asarray(inputs))
+        (slopes,) = pull_back(jax.numpy.ones_like(value))
+    else:
+        raise InputError(
+            f"KERAS_BACKEND: found {backend}, expected tensorflow or jax, on which alone "
+            "gradients are computed here; set it, or leave it unset for tensorflow"
+        )
+    return keras.ops.convert_to_numpy(value), keras.ops.convert_to_numpy(slopes)
+
+
 def peak_memory_mib():
     """Return the largest resident memory of this process so far, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

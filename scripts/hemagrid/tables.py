@@ -1,13 +1,14 @@
-"""The study's tables: every run in one grid, and the best head of each model."""
+"""The study's tables: the heads, every run in one grid, and the best head of each model."""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hemagrid.config import TUNED_HEADS
 from hemagrid.files import read_json, write_table, write_text
 from hemagrid.predictions import SUBSET_NAMES
-from hemagrid.published import published_heads
+from hemagrid.published import published_configurations, published_heads
 
 _SCORES = {
     "accuracy": "accuracy",
@@ -18,15 +19,17 @@ _SCORES = {
 _DASH = "\N{EN DASH}"
 
 
-def load_metrics(paths):
+def load_metrics(paths, missing=()):
     """Read metrics.json files: {run: content}, None for a run whose file is missing.
 
     A run is named by the folder of its file; the order of `paths` is the order of rows.
+    `missing` names runs that have no path, either.
     """
-    return {
+    found = {
         Path(path).parent.name: read_json(path) if Path(path).exists() else None
         for path in paths
     }
+    return found | dict.fromkeys(missing)
 
 
 def codabench_scores(reported, scored):
@@ -135,6 +138,56 @@ def best_run(metrics, select_by):
     return max(candidates, key=candidates.get, default=None)
 
 
+def pareto_front(cost, score):
+    """Mark the rows that no other row beats: bool (n,), of cost and score, float (n,).
+
+    One row beats another that costs no less and scores no higher, if it differs in either;
+    equal rows share the front. A row with a NaN is never on it and beats none.
+    """
+    cost, score = np.asarray(cost, float), np.asarray(score, float)
+    no_worse = (cost[:, None] <= cost) & (score[:, None] >= score)
+    differs = (cost[:, None] != cost) | (score[:, None] != score)
+    beaten = (no_worse & differs).any(axis=0)
+    return ~(beaten | np.isnan(cost) | np.isnan(score))
+
+
+def heads_table(heads, published=None):
+    """Build the study's table 1, the heads of the grid, of {name: entry of the config}.
+
+    `published` is `published.published_configurations()`, whose heads of the same name then
+    stand beside ours. A head without Dense layers has none that could be normalised; weight
+    decay has a column where any head has some.
+    """
+    rows = [
+        {
+            "head": name,
+            "dense": listed(head["dense"]),
+            "batch_norm": ("yes" if head["batch_norm"] else "no") if head["dense"] else None,
+            "dropout": listed(head["dropout"]),
+            "learning_rate": head["learning_rate"],
+            "weight_decay": head["weight_decay"],
+        }
+        for name, head in heads.items()
+    ]
+    columns = ["head", "dense", "published_dense", "batch_norm", "published_batch_norm"]
+    columns += ["dropout", "published_dropout", "learning_rate", "published_learning_rate"]
+    columns += ["weight_decay"] if any(row["weight_decay"] for row in rows) else []
+    own = [name for name in columns if not name.startswith("published_")]
+    return beside(pd.DataFrame(rows, columns=own), published, "head", columns)
+
+
+def listed(numbers):
+    """Spell a list of layers or rates: "512, 256", and "none" where it is empty."""
+    return ", ".join(f"{number:g}" for number in numbers) or "none"
+
+
+def beside(table, published, key, columns):
+    """Put published numbers, of the same `key`, beside a table; keep `columns` in order."""
+    if published is not None:
+        table = table.merge(published, on=key, how="left")
+    return table[[name for name in columns if name in table]]
+
+
 def best_heads_table(metrics, select_by, published=None, codabench=None):
     """Build the study's table 2: each CNN, and each backbone under its best head.
 
@@ -182,15 +235,14 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
         "published_test_augmented_pct",
         *("codabench_pct", "codabench_source", "published_codabench"),
     ]
-    table = table.merge(theirs, on="model", how="left")
-    return table[[name for name in columns if name in table]]
+    return beside(table, theirs, "model", columns)
 
 
 def shown(table):
     """Turn a table into text for people: "92.5 (91.0-93.9)", units in the headings.
 
-    A value and its `_low` and `_high` become one column, as do a Codabench score and where
-    it comes from; what is missing is a dash.
+    A value and its `_low` and `_high`, where there are any, become one column, as do a
+    Codabench score and where it comes from; what is missing is a dash.
     """
     inside = ("_low", "_high", "codabench_source")
     columns = {}
@@ -202,7 +254,7 @@ def shown(table):
             # A difference may be negative, and a hyphen then reads as a sign.
             to = " to " if name.endswith("_points") else "-"
             cells = [
-                cell if cell == _DASH else f"{cell} ({_text(low, name)}{to}{_text(high, name)})"
+                cell if pd.isna(low) else f"{cell} ({_text(low, name)}{to}{_text(high, name)})"
                 for cell, low, high in zip(
                     cells, table[f"{name}_low"], table[f"{name}_high"], strict=True
                 )
@@ -239,6 +291,8 @@ _HEADINGS = {
     "dense": "Dense",
     "published_dense": "published Dense",
     "published_dropout": "published dropout",
+    "batch_norm": "BatchNormalization",
+    "published_batch_norm": "published BatchNormalization",
     "learning_rate": "learning rate",
     "published_learning_rate": "published learning rate",
     "weight_decay": "weight decay",
@@ -251,6 +305,8 @@ _HEADINGS = {
     "tuned_accuracy_pct": "its accuracy, %",
     "other_accuracy_pct": "the other's accuracy, %",
     "gain_points": "difference, points",
+    "accuracy_pct": "its accuracy, %",
+    "difference_points": "winner minus run, points",
     "p_value": "p",
     "p_holm": "p, Holm-corrected",
 }
@@ -284,6 +340,7 @@ def duration(seconds):
 # How a column's values are spelled, by the end of its name; the first that fits.
 _SPELLINGS = {
     "gain_points": "{:+z.1f}".format,
+    "difference_points": "{:+z.1f}".format,
     "_points": "{:z.1f}".format,
     "_pct": "{:z.1f}".format,
     "seconds": duration,
@@ -340,18 +397,20 @@ def _cut(text, width):
     return text if len(text) <= width else text[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def aggregate(metrics, out, select_by, published, *, reported, codabench=()):
+def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=(), missing=()):
     """Write every table over all runs.
 
-    `metrics` lists the paths of metrics.json; `out` holds the paths `grid`, `best_heads`
-    (CSV; Markdown and LaTeX go beside them) and `headline`; with `published` the study's
-    numbers stand beside ours. `reported` and the paths `codabench` are those of
-    `codabench_scores`.
+    `metrics` and `missing` are as in `load_metrics`; `out` holds the paths `grid`, `heads`,
+    `best_heads` (CSV; Markdown and LaTeX go beside them) and `headline`; with `published`
+    the study's numbers stand beside ours. `heads` are those of the grid, as in
+    `heads_table`; `reported` and the paths `codabench` are those of `codabench_scores`.
     """
-    loaded = load_metrics(metrics)
+    loaded = load_metrics(metrics, missing)
     scores = codabench_scores(reported, codabench)
     grid = grid_table(loaded, scores)
     write(grid, Path(out["grid"]).with_suffix(""))
+    configurations = published_configurations() if published else None
+    write(heads_table(heads, configurations), Path(out["heads"]).with_suffix(""))
     theirs = published_heads() if published else None
     best = best_heads_table(loaded, select_by, theirs, scores)
     write(best, Path(out["best_heads"]).with_suffix(""))

@@ -2,18 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from hemagrid import tables
-from hemagrid.comparison import holm, paired
+from hemagrid.comparison import compare_on_tests, holm, in_points, verdicts
 from hemagrid.config import TUNED_HEADS
-from hemagrid.errors import InputError
 from hemagrid.files import read_json, read_sparse
-from hemagrid.predictions import SUBSET_NAMES, read_predictions
 from hemagrid.published import published_tuned
-
-_LEVEL = 0.05
 
 
 def compare_tuned(inputs, out, settings):
@@ -55,8 +50,8 @@ def tuned_heads_table(heads, published=None):
     rows = [
         {
             "run": run,
-            "dense": _listed(found["head"]["dense"]),
-            "dropout": _listed(found["head"]["dropout"]),
+            "dense": tables.listed(found["head"]["dense"]),
+            "dropout": tables.listed(found["head"]["dropout"]),
             "learning_rate": found["head"]["learning_rate"],
             "weight_decay": found["head"]["weight_decay"],
             "trial_val_accuracy_pct": 100 * found["val_accuracy"],
@@ -69,7 +64,7 @@ def tuned_heads_table(heads, published=None):
     columns += ["learning_rate", "published_learning_rate", "weight_decay"]
     columns += ["trial_val_accuracy_pct", "trials", "search_seconds"]
     own = [name for name in columns if not name.startswith("published_")]
-    return _beside(pd.DataFrame(rows, columns=own), published, columns)
+    return tables.beside(pd.DataFrame(rows, columns=own), published, "run", columns)
 
 
 def tuned_runs_table(metrics, published=None, codabench=None):
@@ -82,7 +77,7 @@ def tuned_runs_table(metrics, published=None, codabench=None):
         columns += [*tables.with_bounds(f"{subset}_accuracy_pct"), f"published_{subset}_pct"]
     columns += ["codabench_pct", "codabench_source", "published_codabench"]
     tuned = {run: m for run, m in metrics.items() if m and m["head"] in TUNED_HEADS}
-    return _beside(tables.grid_table(tuned, codabench), published, columns)
+    return tables.beside(tables.grid_table(tuned, codabench), published, "run", columns)
 
 
 def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
@@ -101,13 +96,8 @@ def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
     known = {run: m for run, m in metrics.items() if m and run in predictions}
     rows = []
     for run, other in _pairs(known, select_by):
-        ours, theirs = (read_predictions(predictions[name]) for name in (run, other))
-        for subset in SUBSET_NAMES:
-            if subset == "val" or not (subset in ours[1] and subset in theirs[1]):
-                continue
-            labels, groups = _same_images(run, ours, other, theirs, subset)
-            answers = (of[1][subset][1].argmax(axis=1) for of in (ours, theirs))
-            gain = paired(labels, *answers, groups, resamples=bootstrap, seed=seed)
+        compared = compare_on_tests(run, other, predictions, resamples=bootstrap, seed=seed)
+        for subset, gain in compared:
             rows.append(
                 {
                     "run": run,
@@ -115,19 +105,15 @@ def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
                     "subset": subset,
                     "tuned_accuracy_pct": _accuracy_pct(known[run], subset),
                     "other_accuracy_pct": _accuracy_pct(known[other], subset),
-                    "gain_points": 100 * gain["value"],
-                    "gain_points_low": 100 * gain["low"],
-                    "gain_points_high": 100 * gain["high"],
+                    **in_points("gain_points", gain),
                     "p_value": gain["p"],
                 }
             )
     columns = ["run", "compared_with", "subset", "tuned_accuracy_pct", "other_accuracy_pct"]
-    columns += ["gain_points", "gain_points_low", "gain_points_high", "p_value"]
+    columns += [*tables.with_bounds("gain_points"), "p_value"]
     table = pd.DataFrame(rows, columns=columns)
     table["p_holm"] = holm(table["p_value"])
-    direction = np.where(table["gain_points"] > 0, "better", "worse")
-    chance = table["p_holm"] > _LEVEL
-    table["verdict"] = np.where(chance, "no difference beyond chance", direction)
+    table["verdict"] = verdicts(table["gain_points"], table["p_holm"])
     return table
 
 
@@ -148,32 +134,5 @@ def _pairs(metrics, select_by):
             yield from ((run, o) for o, n in same.items() if n["head"] == "tuned")
 
 
-def _same_images(run, ours, other, theirs, subset):
-    """Return the labels and groups that both runs share; raise InputError if they do not."""
-    (labels, _, groups), (labels_of, _, groups_of) = ours[1][subset], theirs[1][subset]
-    if (
-        ours[0] != theirs[0]
-        or not np.array_equal(labels, labels_of)
-        or not np.array_equal(groups, groups_of)
-    ):
-        raise InputError(
-            f"{run} and {other} did not predict on the same {SUBSET_NAMES[subset]} images: "
-            f"found {len(labels)} and {len(labels_of)} rows whose labels or parents differ, "
-            "expected the same ones; remove the older predictions.npz and run again"
-        )
-    return labels, groups
-
-
 def _accuracy_pct(metrics, subset):
     return 100 * metrics["subsets"][subset]["accuracy"]["value"]
-
-
-def _listed(numbers):
-    return ", ".join(f"{number:g}" for number in numbers) or "none"
-
-
-def _beside(table, published, columns):
-    """Put the published numbers of the same runs beside a table; keep `columns` in order."""
-    if published is not None:
-        table = table.merge(published, on="run", how="left")
-    return table[[name for name in columns if name in table]]

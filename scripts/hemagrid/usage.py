@@ -48,22 +48,37 @@ def summary(table):
     """Return one row per rule of a `usage_table`, as text for people.
 
     Memory and time are those of the job that came nearest to what it asked for, or of the
-    largest one where no job says what it asked for.
+    largest one where no job says what it asked for; "time in all" adds the jobs up.
     """
     rows = []
     for rule, jobs in table.groupby("rule"):
-        gpu_minutes = (jobs["gpus"] * jobs["used_minutes"]).sum()
+        gpu_minutes = _gpu_minutes(jobs)
         rows.append(
             {
                 "rule": rule,
                 "jobs": str(len(jobs)),
                 "memory": _tightest(jobs, "mem_mb", _megabytes),
                 "time": _tightest(jobs, "minutes", _minutes),
+                "time in all": _minutes(jobs["used_minutes"].sum()),
                 "CPU time": _minutes(jobs["cpu_minutes"].sum()),
                 "GPU time": _minutes(gpu_minutes) if gpu_minutes else _DASH,
             }
         )
     return pd.DataFrame(rows)
+
+
+def totals(table):
+    """Add a `usage_table` up: {"jobs", "wall_hours", "cpu_hours", "gpu_hours"}.
+
+    Jobs ran side by side, so the study took less time than all their wall time. A job whose
+    GPUs are unknown counts as one without.
+    """
+    return {
+        "jobs": len(table),
+        "wall_hours": float(table["used_minutes"].sum() / 60),
+        "cpu_hours": float(table["cpu_minutes"].sum() / 60),
+        "gpu_hours": float(_gpu_minutes(table) / 60),
+    }
 
 
 def shown(table):
@@ -80,6 +95,10 @@ def shown(table):
 
 
 _DASH = "\N{EN DASH}"
+
+
+def _gpu_minutes(jobs):
+    return (jobs["gpus"] * jobs["used_minutes"]).sum()
 
 
 def _megabytes(amount):

@@ -88,6 +88,7 @@ def test_the_study_runs_on_the_cluster_and_every_network_on_a_gpu_of_it(site, st
         embed=len(backbones),
         search=len(searches),
         train=len(runs),
+        explain=1,
     )
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
 

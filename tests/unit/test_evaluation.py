@@ -13,6 +13,7 @@ from hemagrid.evaluation import (
     accuracy,
     area_under_curve,
     balanced_accuracy,
+    calibration,
     calibration_error,
     evaluate,
     macro_f1,
@@ -186,14 +187,47 @@ def test_area_under_curve_of_two_classes():
     )
 
 
-def test_calibration_error_by_hand():
+def test_calibration_by_hand():
     probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.4, 0.6], [0.5, 0.5]])
     labels = np.array([0, 1, 1, 0])
+    bins = calibration(labels, probabilities, 10)
+    # A bin holds its upper bound; bins without rows are left out.
+    assert [(b["low"], b["high"], b["n"]) for b in bins] == [
+        (0.4, 0.5, 1),
+        (0.5, 0.6, 1),
+        (0.9, 1.0, 2),
+    ]
+    assert [b["confidence"] for b in bins] == pytest.approx([0.5, 0.6, 0.95])
+    assert [b["accuracy"] for b in bins] == [1, 1, 0.5]
     # Correct minus confidence, summed in each bin: 1 - 1.9, 1 - 0.6 and 1 - 0.5.
     expected = (0.9 + 0.4 + 0.5) / 4
-    assert calibration_error(labels, probabilities, 10) == pytest.approx(expected)
+    assert calibration_error(bins) == pytest.approx(expected)
     certain = np.eye(2)[labels]
-    assert calibration_error(labels, certain, 15) == 0
+    assert calibration_error(calibration(labels, certain, 15)) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 60), st.integers(1, 20))
+def test_bins_of_confidence_hold_every_row_once(seed, n, bins):
+    labels, probabilities = draw(np.random.default_rng(seed), n)
+    found = calibration(labels, probabilities, bins)
+    assert sum(b["n"] for b in found) == n and all(b["n"] for b in found)
+    assert sum(b["n"] * b["accuracy"] for b in found) == pytest.approx(
+        (probabilities.argmax(axis=1) == labels).sum()
+    )
+    for b in found:
+        assert b["high"] - b["low"] == pytest.approx(1 / bins)
+        assert b["low"] - 1e-6 <= b["confidence"] <= b["high"] + 1e-6
+    assert [b["low"] for b in found] == sorted({b["low"] for b in found})
+
+
+def test_the_calibration_error_is_that_of_the_bins_beside_it(tmp_path):
+    path = write(tmp_path / "p.npz", *draw(np.random.default_rng(12), 400))
+    test = run_evaluate(path)[0]["subsets"]["test"]
+    bins = test["calibration"]
+    assert sum(b["n"] for b in bins) == test["n"] == 400
+    distance = sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins)
+    assert test["calibration_error"] == pytest.approx(distance / 400) and len(bins) > 3
 
 
 def test_predictions_survive_the_file(tmp_path):

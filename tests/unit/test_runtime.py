@@ -17,8 +17,8 @@ from hemagrid.errors import InputError
 
 LIBRARY = Path(hemagrid.__file__).parent
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py"))
-# What trains and what is trained. All other modules start without Keras.
-NETWORKS = {"backbones", "cnns", "features", "heads", "search", "training"}
+# What trains, is trained or explained. All other modules start without Keras.
+NETWORKS = {"backbones", "cnns", "features", "gradcam", "heads", "search", "training"}
 
 
 def imports(module):
@@ -202,3 +202,21 @@ def test_of_two_that_listen_for_a_signal_both_are_told():
             assert later() is None
             assert outer() == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_gradient_is_that_of_the_sum_of_the_values():
+    import keras
+
+    inputs = np.array([[1.0, 2.0], [3.0, 4.0]], "float32")
+    value, slopes = runtime.gradient(lambda x: keras.ops.sum(x**2, axis=1), inputs)
+    assert isinstance(value, np.ndarray) and isinstance(slopes, np.ndarray)
+    np.testing.assert_allclose(value, [5, 25])
+    np.testing.assert_allclose(slopes, 2 * inputs)
+
+
+def test_a_backend_without_gradients_here_is_refused(monkeypatch):
+    import keras
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(InputError, match="found torch, expected tensorflow or jax"):
+        runtime.gradient(keras.ops.sum, np.ones(2))

@@ -1,9 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hemagrid.files import write_json
-from hemagrid.published import published, published_heads, published_tuned
+from hemagrid.files import read_sparse, write_json
+from hemagrid.published import (
+    published,
+    published_configurations,
+    published_heads,
+    published_tuned,
+)
 from hemagrid.tables import (
     aggregate,
     best_heads_table,
@@ -12,8 +19,10 @@ from hemagrid.tables import (
     duration,
     grid_table,
     headline,
+    heads_table,
     load_metrics,
     p_text,
+    pareto_front,
     shown,
     write,
 )
@@ -114,7 +123,7 @@ def test_best_heads_stand_beside_the_published_ones(study):
 
 def test_the_published_numbers():
     table = published().set_index("run")
-    assert len(table) == 9 and len(published_heads()) == 6
+    assert len(table) == 12 and len(published_heads()) == 6
     row = table.loc["efficientnetv2m_cfg3"]
     assert list(row[["test", "test_augmented", "codabench"]]) == [98.4, 80.1, 92]
     tuned = table.loc["convnext_tuned"]
@@ -125,6 +134,81 @@ def test_the_published_numbers():
     assert theirs.loc["efficientnetv2m_tuned", "published_dense"] == "384, 128"
     assert theirs.loc["convnext_tuned", "published_val_pct"] == 89.6
     assert pd.isna(theirs.loc["convnext_tuned_adamw", "published_dense"])
+    heads = published_configurations().set_index("head")
+    assert list(heads.index) == ["cfg1", "cfg2", "cfg3"]
+    assert list(heads["published_dense"]) == ["none", "512", "512, 256"]
+    assert list(heads["published_dropout"]) == ["0.3", "0.3", "0.3, 0.3"]
+    assert set(heads["published_learning_rate"]) == {1e-3}
+    assert pd.isna(heads.loc["cfg1", "published_batch_norm"])
+
+
+HEADS = {
+    "cfg1": {"dense": [], "batch_norm": False, "dropout": [0.3], "learning_rate": 1e-3},
+    "cfg3": {
+        "dense": [512, 256],
+        "batch_norm": True,
+        "dropout": [0.3, 0.25],
+        "learning_rate": 1e-4,
+    },
+    "wide": {"dense": [2048], "batch_norm": False, "dropout": [0], "learning_rate": 0.01},
+}
+HEADS = {name: head | {"weight_decay": None} for name, head in HEADS.items()}
+DASH = "\N{EN DASH}"
+
+
+def test_heads_stand_beside_the_published_ones_of_their_name():
+    table = shown(heads_table(HEADS, published_configurations())).set_index("head")
+    assert table.T.to_dict("list") == {
+        "cfg1": ["none", "none", DASH, DASH, "0.3", "0.3", "0.001", "0.001"],
+        "cfg3": ["512, 256", "512, 256", "yes", "yes", "0.3, 0.25", "0.3, 0.3"]
+        + ["0.0001", "0.001"],
+        "wide": ["2048", DASH, "no", DASH, "0", DASH, "0.01", DASH],
+    }
+    assert list(table)[:4] == [
+        "Dense",
+        "published Dense",
+        "BatchNormalization",
+        "published BatchNormalization",
+    ]
+
+
+def test_heads_alone_and_with_weight_decay():
+    columns = ["head", "dense", "batch_norm", "dropout", "learning_rate"]
+    assert list(heads_table(HEADS)) == columns
+    decaying = {"cfg1": HEADS["cfg1"], "cfg9": HEADS["wide"] | {"weight_decay": 1e-5}}
+    assert list(shown(heads_table(decaying))["weight decay"]) == [DASH, "1e-05"]
+    assert heads_table({}, published_configurations()).empty
+
+
+def test_the_front_holds_the_best_score_for_its_cost():
+    cost = [1, 2, 2, 3, 4, 5, np.nan, 0.5]
+    score = [60, 70, 80, 80, 90, 89, 99, np.nan]
+    assert list(pareto_front(cost, score)) == [True, False, True, False, True] + [False] * 3
+    # Equal rows share it.
+    assert list(pareto_front([2, 2, 2], [5, 5, 4])) == [True, True, False]
+    missing = pd.Series([1, None], dtype="Int64")
+    assert list(pareto_front(missing, pd.Series([5.0, 9.0]))) == [True, False]
+    assert pareto_front([], []).shape == (0,) and pareto_front([], []).dtype == bool
+
+
+numbers = st.one_of(st.integers(0, 4).map(float), st.just(float("nan")))
+
+
+@given(st.lists(st.tuples(numbers, numbers), max_size=12))
+def test_what_is_not_on_the_front_is_beaten_by_something_on_it(rows):
+    cost, score = np.array(rows, float).reshape(-1, 2).T
+    front = pareto_front(cost, score)
+    finite = ~(np.isnan(cost) | np.isnan(score))
+    assert not (front & ~finite).any()
+
+    def beats(a, b):
+        no_worse = cost[a] <= cost[b] and score[a] >= score[b]
+        return no_worse and (cost[a] < cost[b] or score[a] > score[b])
+
+    known = np.flatnonzero(finite)
+    for b in known:
+        assert front[b] == (not any(beats(a, b) for a in known))
+        assert front[b] or any(beats(a, b) for a in np.flatnonzero(front))
 
 
 def test_tuned_heads_do_not_compete_with_the_grid(study):
@@ -172,13 +256,20 @@ def test_all_tables_are_written(tmp_path, study):
         if content:
             write_json(tmp_path / run / "metrics.json", content)
     out = {name: tmp_path / f"{name}.csv" for name in ("grid", "best_heads")}
+    heads = tmp_path / "heads.csv"
     aggregate(
         [tmp_path / run / "metrics.json" for run in study],
-        out | {"headline": tmp_path / "headline.txt"},
+        out | {"headline": tmp_path / "headline.txt", "heads": heads},
         "test_augmented",
         True,
+        heads=HEADS,
         reported={"convnext_cfg3": 92},
     )
+    table = read_sparse(heads, "dense", "published_dense").set_index("head")
+    assert list(table["dense"]) == ["none", "512, 256", "2048"]
+    assert list(table["published_dense"][:2]) == ["none", "512, 256"]
+    assert "BatchNormalization" in heads.with_suffix(".md").read_text()
+    assert "512, 256" in heads.with_suffix(".tex").read_text()
     for path in out.values():
         table = pd.read_csv(path).set_index("run")
         assert table.loc["convnext_cfg3", "codabench_pct"] == 92

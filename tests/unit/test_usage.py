@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hemagrid.files import write_text
-from hemagrid.usage import read_usage, shown, summary, usage_table, write_usage
+from hemagrid.usage import read_usage, shown, summary, totals, usage_table, write_usage
 
 PLAIN = "s h:m:s max_rss max_vms max_uss max_pss io_in io_out mean_load cpu_time".split()
 EXTENDED = "jobid rule_name wildcards params threads cpu_usage resources input_size_mb".split()
@@ -73,9 +73,23 @@ def test_a_rule_shows_the_job_that_came_nearest(benchmarks):
     assert train["memory"] == "1,049 MB of 6,000 MB (17 %)"
     assert train["time"] == "1 h 30 min of 4 h 00 min (38 %)"
     assert (train["CPU time"], train["GPU time"]) == ("30 min 00 s", "2 h 00 min")
+    assert train["time in all"] == "2 h 00 min"
+    assert rules.loc["evaluate", "time in all"] == "30 s"
     assert rules.loc["evaluate", "memory"] == "210 MB"
     assert rules.loc["split", "memory"] == "\N{EN DASH}"
     assert rules.loc["split", "GPU time"] == "\N{EN DASH}"
+
+
+def test_the_totals_are_those_of_all_jobs(benchmarks, tmp_path):
+    expected = {
+        "jobs": 4,
+        "wall_hours": pytest.approx((1800 + 5400 + 1.5 + 30) / 3600),
+        "cpu_hours": pytest.approx((600 + 1200 + 15) / 3600),
+        "gpu_hours": pytest.approx(2),  # of train alone; evaluate does not say
+    }
+    assert totals(usage_table(benchmarks)) == expected
+    write_usage(benchmarks, tmp_path / "resources.csv")
+    assert totals(read_usage(tmp_path / "resources.csv")) == expected
 
 
 def test_the_table_survives_its_file(benchmarks, tmp_path):
@@ -106,3 +120,5 @@ def test_no_benchmarks_are_an_empty_table(tmp_path):
     write_usage(tmp_path / "nowhere", tmp_path / "resources.csv")
     table = read_usage(tmp_path / "resources.csv")
     assert len(table) == 0 and len(summary(table)) == 0 and len(shown(table)) == 0
+    nothing = {"jobs": 0, "wall_hours": 0, "cpu_hours": 0, "gpu_hours": 0}
+    assert totals(table) == totals(usage_table(tmp_path / "nowhere")) == nothing

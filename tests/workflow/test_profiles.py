@@ -16,7 +16,7 @@ NETWORKS = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 NETWORKS = NETWORKS["cnns"] | NETWORKS["backbones"]
 ON_GPU = {"trunk", "embed", "train"}
 RESUMED = {"train", "search"}
-SUBMITTED = ON_GPU | {"augment", "search"}
+SUBMITTED = ON_GPU | {"augment", "search", "explain"}
 # Named finalists are known before anything has run.
 TUNED = ("--config", "tuning={backbones: [vgg16], adamw: [convnext]}")
 

@@ -1,9 +1,11 @@
 """One small study through real jobs: its files, their contracts, and what is made again."""
 
+import hashlib
 import html
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,6 +19,7 @@ import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 GRID = ["baseline_cnn", "regularized_cnn", "mobilenetv3_cfg1", "mobilenetv3_cfg2"]
 TUNED = ["mobilenetv3_tuned", "mobilenetv3_tuned_adamw"]
 TRAINED = GRID + TUNED
@@ -349,6 +352,37 @@ def test_the_tables_hold_every_run(study):
     assert best["run"].iloc[2] == heads["test_augmented_accuracy_pct"].idxmax()
     published = best.set_index("model")["published_test_pct"]
     assert list(published) == [57.9, 79.9, 92.5]
+    heads = pd.read_csv(tables / "heads.csv", index_col="head", dtype=str)
+    assert list(heads.index) == ["cfg1", "cfg2"]
+    assert list(heads["published_dense"]) == ["none", "512"]
+
+
+def test_all_runs_but_the_winner_are_held_against_it(study):
+    grid = pd.read_csv(study.results / "tables" / "grid.csv", index_col="run")
+    winner = grid.loc[TRAINED, "test_augmented_accuracy_pct"].idxmax()
+    table = pd.read_csv(study.results / "tables" / "winner.csv")
+    assert set(table["compared_with"]) == {winner}
+    for subset in ("test", "test_augmented"):
+        rows = table[table["subset"] == subset].set_index("run")
+        assert list(rows.index) == [run for run in TRAINED if run != winner]
+        accuracy = grid[f"{subset}_accuracy_pct"]
+        difference = accuracy[winner] - accuracy[rows.index]
+        np.testing.assert_allclose(rows["difference_points"], difference)
+
+
+def test_the_record_names_the_command_and_what_the_results_rest_on(study):
+    record = read(study.results / "provenance" / "study.json")
+    assert record["command"].startswith("snakemake --snakefile ")
+    assert record["command"].endswith("--cores 2")
+    sums = pd.read_csv(study.results / "provenance" / "checksums.csv", index_col="file")
+    assert list(sums.index) == [
+        *(f"results/dataset/{name}" for name in ("images.npy", "samples.csv", "splits.csv")),
+        "resources/weights/mobilenetv3.weights.h5",
+    ]
+    for path, row in sums.iterrows():
+        content = (study.folder / path).read_bytes()
+        assert row["bytes"] == len(content)
+        assert row["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def test_the_report_says_what_the_metrics_say(study):
@@ -376,7 +410,29 @@ def test_the_report_asks_for_nothing(study):
     assert all(address.startswith(("data:image/", "#")) for address in loaded)
     styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
     assert "url(" not in styles and "@import" not in styles
-    assert "<script" not in page
+    policy = re.search(r'Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none';") and "unsafe-eval" not in policy
+
+
+def test_a_partial_report_tells_of_what_is_finished_and_trains_nothing(
+    study, tmp_path, snakemake, in_folder
+):
+    folder = tmp_path / "partial"
+    shutil.copytree(study.folder, folder, symlinks=True)
+    for run in ("mobilenetv3_cfg2", "mobilenetv3_tuned_adamw"):
+        shutil.rmtree(folder / "results" / run)
+    before = {path for path in folder.glob("results/*/*")}
+    arguments = in_folder(folder, TINY)
+    result = snakemake(folder, *arguments, "--cores", 2, "--config", "partial=True")
+    assert result.returncode == 0, result.said
+    assert not re.search("rule (train|search|evaluate|trunk|embed):", result.said)
+    assert {path for path in folder.glob("results/*/*")} == before
+    grid = pd.read_csv(folder / "results" / "tables" / "grid.csv").set_index("run")
+    missing = ["mobilenetv3_cfg2", "mobilenetv3_tuned_adamw"]
+    assert sorted(grid.index[grid["kind"] == "missing"]) == missing
+    assert set(grid.index) == {*TRAINED, *CONTROLS}
+    page = (folder / "results" / "report.html").read_text()
+    assert f"2 of 8 missing: {', '.join(missing)}." in page
 
 
 def embedded(page, name):
@@ -407,16 +463,23 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
     assert results.keys() == {
         "results/report.html",
         "results/tables/grid.csv",
+        "results/tables/heads.csv",
         "results/tables/best_heads.csv",
+        "results/tables/winner.csv",
         "results/tables/resources.csv",
         "results/provenance/config.yaml",
         "results/provenance/versions.json",
+        "results/provenance/study.json",
+        "results/provenance/checksums.csv",
         "results/figures/accuracy.svg",
+        "results/figures/cost.svg",
         "results/figures/class_balance.svg",
+        "results/figures/explanation.png",
         "results/figures/contact_sheet_train.png",
         "results/figures/contact_sheet_test_augmented.png",
         *(f"results/{run}/confusion_matrix.svg" for run in TRAINED),
         *(f"results/{run}/learning_curves.svg" for run in TRAINED),
+        *(f"results/{run}/reliability.svg" for run in TRAINED),
         *(f"results/tuning/{run}_trials.svg" for run in TUNED),
         *(f"results/tables/{table}.csv" for table in TUNING_TABLES),
     }
@@ -457,13 +520,22 @@ def planned(study, plan):
 
 REPORT = {"results/report.html", "results/tables/resources.csv"}
 COMPARED = REPORT | {
-    "results/figures/accuracy.svg",
+    "results/explanation/pictures.npy",
+    "results/explanation/pictures.csv",
+    "results/figures/explanation.png",
+    *(
+        f"results/figures/{figure}.{kind}"
+        for figure in ("accuracy", "cost")
+        for kind in ("svg", "pdf")
+    ),
     *(
         f"results/tables/{table}.{kind}"
-        for table in ("grid", "best_heads", *TUNING_TABLES)
+        for table in ("grid", "heads", "best_heads", "winner", *TUNING_TABLES)
         for kind in ("csv", "md", "tex")
     ),
     "results/tables/headline.txt",
+    "results/provenance/study.json",
+    "results/provenance/checksums.csv",
 }
 FINALISTS = {"results/tuning/finalists.json"}
 PROVENANCE = {"results/provenance/config.yaml", "results/provenance/versions.json"}
@@ -472,7 +544,8 @@ PROVENANCE = {"results/provenance/config.yaml", "results/provenance/versions.jso
 def files_of(run):
     names = ["model.keras", "history.csv", "predictions.npz", "cost.json"]
     names += ["metrics.json", "confusion_matrix.csv"]
-    names += ["confusion_matrix.svg", "learning_curves.svg"]
+    for figure in ("confusion_matrix", "learning_curves", "reliability"):
+        names += [f"{figure}.svg", f"{figure}.pdf"]
     return {f"results/{run}/{name}" for name in names}
 
 
@@ -483,7 +556,8 @@ def test_run_again_it_has_nothing_to_do(study, snakemake):
 
 
 def files_of_search(run):
-    return {f"results/tuning/{run}{rest}" for rest in (".json", "_trials.csv", "_trials.svg")}
+    rests = (".json", "_trials.csv", "_trials.svg", "_trials.pdf")
+    return {f"results/tuning/{run}{rest}" for rest in rests}
 
 
 @pytest.mark.parametrize(

@@ -35,16 +35,15 @@ TUNED = [name for name in KNOWN if name not in RUNS]
 CONTROLS = ["majority_class", "random_labels"]
 EVALUATED = study.evaluated_subsets(config)
 CACHED = ["train", "val"]
-SCORED = expand("results/{run}/codabench.json", run=config["codabench"]["runs"])
-TUNING_TABLES = (
-    ["tuned_heads", "tuned_runs", "tuning_gain"] if study.tunes(config) else []
-)
-TABLES = ["grid", "best_heads", *TUNING_TABLES]
-
+FORMATS = ["svg", "pdf"]
 FIGURES = [
-    "results/figures/accuracy.svg",
-    "results/figures/class_balance.svg",
+    *expand(
+        "results/figures/{figure}.{format}",
+        figure=["accuracy", "cost", "class_balance"],
+        format=FORMATS,
+    ),
     "results/figures/contact_sheet_test_augmented.png",
+    "results/figures/explanation.png",
 ]
 
 
@@ -203,32 +202,88 @@ def tuned_runs():
     if not study.tunes(config):
         return []
     chosen = config["tuning"]["backbones"]
-    if chosen is None:
+    if chosen is None and config["partial"]:
+        made = Path("results/tuning/finalists.json")
+        chosen = finalists.read(made) if made.exists() else []
+    elif chosen is None:
         chosen = finalists.read(checkpoints.select_finalists.get().output.finalists)
     return list(study.tuned_runs(config, chosen))
 
 
+def finished(runs):
+    """These runs; of a partial report those that have been evaluated by now."""
+    if not config["partial"]:
+        return list(runs)
+    return [run for run in runs if Path(f"results/{run}/metrics.json").exists()]
+
+
+def trained_runs():
+    return finished([*RUNS, *tuned_runs()])
+
+
+def unfinished(wildcards):
+    """What a partial report lacks; nothing otherwise."""
+    if not config["partial"]:
+        return []
+    return [run for run in [*RUNS, *tuned_runs()] if run not in trained_runs()]
+
+
+def tuning_tables():
+    """The tables about tuning; none in a partial report before the first tuned run."""
+    if not study.tunes(config) or config["partial"] and not finished(tuned_runs()):
+        return []
+    return ["tuned_heads", "tuned_runs", "tuning_gain"]
+
+
 def files_of_grid():
     """What is known before the checkpoint, so that it is planned from the start."""
-    names = ["model.keras", "confusion_matrix.svg", "learning_curves.svg"]
+    runs = finished(RUNS)
+    models = expand("results/{run}/model.keras", run=runs)
     controls = expand("results/{run}/metrics.json", run=CONTROLS)
-    return expand("results/{run}/{name}", run=RUNS, name=names) + controls
+    return [*models, *figures_of(runs), *controls]
+
+
+def figures_of(runs):
+    names = ["confusion_matrix", "learning_curves", "reliability"]
+    pattern = "results/{run}/{figure}.{format}"
+    return expand(pattern, run=runs, figure=names, format=FORMATS)
+
+
+def figures_of_tuned(wildcards):
+    runs = finished(tuned_runs())
+    trials = expand("results/tuning/{run}_trials.{format}", run=runs, format=FORMATS)
+    return figures_of(runs) + trials
 
 
 def models_of_tuned(wildcards):
-    return expand("results/{run}/model.keras", run=tuned_runs())
+    return expand("results/{run}/model.keras", run=finished(tuned_runs()))
 
 
 def metrics_of_all(wildcards):
-    return expand("results/{run}/metrics.json", run=[*RUNS, *tuned_runs(), *CONTROLS])
+    return expand("results/{run}/metrics.json", run=[*trained_runs(), *CONTROLS])
 
 
-def confusion_of_all(wildcards):
-    return expand("results/{run}/confusion_matrix.svg", run=[*RUNS, *tuned_runs()])
+def scores_of_all(wildcards):
+    runs = finished(config["codabench"]["runs"])
+    return expand("results/{run}/codabench.json", run=runs)
 
 
-def curves_of_all(wildcards):
-    return expand("results/{run}/learning_curves.svg", run=[*RUNS, *tuned_runs()])
+def confusion_of_trained(wildcards):
+    return expand("results/{run}/confusion_matrix.csv", run=trained_runs())
+
+
+def history_of_trained(wildcards):
+    return expand("results/{run}/history.csv", run=trained_runs())
+
+
+def tables_of_study():
+    tables = ["grid", "heads", "best_heads", "winner", *tuning_tables()]
+    return expand("results/tables/{table}.csv", table=tables)
+
+
+def evaluated_images():
+    """Where the report takes its pictures from: the test sets."""
+    return {f"images_{subset}": images_of(subset) for subset in EVALUATED[1:]}
 
 
 def finalists_inputs(wildcards):
@@ -262,36 +317,68 @@ def search_inputs(wildcards):
 
 def comparison_inputs(wildcards):
     """Metrics of all runs; predictions of the tuned ones and of those they are held against."""
-    tuned = tuned_runs()
+    tuned = finished(tuned_runs())
     backbones = {KNOWN[name].backbone for name in tuned}
-    rivals = [run.name for run in RUNS.values() if run.backbone in backbones]
+    rivals = [name for name in finished(RUNS) if RUNS[name].backbone in backbones]
     return {
         "metrics": metrics_of_all(wildcards),
         "predictions": expand("results/{run}/predictions.npz", run=[*rivals, *tuned]),
         "heads": expand("results/tuning/{run}.json", run=tuned),
-        "codabench": SCORED,
+        "codabench": scores_of_all(wildcards),
     }
 
 
-def comparison_settings():
+def pairing_settings():
+    """What a comparison of runs on the same images depends on, beside their files."""
     return {
         "select_by": config["tuning"]["select_by"],
-        "published": config["published"],
-        "codabench": config["codabench"]["scores"],
         "bootstrap": config["evaluation"]["bootstrap"],
         "seed": config["seed"],
     }
 
 
+def comparison_settings():
+    return pairing_settings() | {
+        "published": config["published"],
+        "codabench": config["codabench"]["scores"],
+    }
+
+
+def predictions_of_trained(wildcards):
+    return expand("results/{run}/predictions.npz", run=trained_runs())
+
+
+def models_of_trained(wildcards):
+    return expand("results/{run}/model.keras", run=trained_runs())
+
+
+def explanation_settings():
+    return {"subset": "test_augmented", "select_by": config["tuning"]["select_by"]}
+
+
+def heads_of_grid():
+    return {name: config["heads"][name] for name in config["grid"]["heads"]}
+
+
+def study_files():
+    """What every result rests on: the images, how they are split, and pretrained weights."""
+    settings = config["dataset"]
+    files = [dataset_source()] if settings["source"] in ("bloodmnist", "npz") else []
+    files += ["results/dataset/images.npy", "results/dataset/samples.csv"]
+    files += ["results/dataset/splits.csv"]
+    backbones = study.tunable_backbones(config)
+    return files + expand("resources/weights/{b}.weights.h5", b=backbones)
+
+
 def tuning_results(wildcards):
     """What the report says about tuning; nothing where there is none."""
-    if not study.tunes(config):
+    if not tuning_tables():
         return {}
+    runs = finished(tuned_runs())
     return {
         "finalists": "results/tuning/finalists.json",
-        "trials": expand("results/tuning/{run}_trials.csv", run=tuned_runs()),
-        "trial_charts": expand("results/tuning/{run}_trials.svg", run=tuned_runs()),
-        **{table: f"results/tables/{table}.csv" for table in TUNING_TABLES},
+        "trials": expand("results/tuning/{run}_trials.csv", run=runs),
+        **{table: f"results/tables/{table}.csv" for table in tuning_tables()},
     }
 
 

@@ -1,7 +1,7 @@
 """From predictions to metrics and figures, without a deep-learning library.
 
 Needs: results/{run}/predictions.npz, cost.json, history.csv. Makes: results/{run}/
-metrics.json, confusion_matrix.csv and their pictures.
+metrics.json, confusion_matrix.csv, and of these the figures, as SVG and PDF.
 """
 
 
@@ -35,6 +35,7 @@ rule evaluate:
 
 rule plot_run:
     input:
+        metrics="results/{run}/metrics.json",
         confusion="results/{run}/confusion_matrix.csv",
         history="results/{run}/history.csv",
     output:
@@ -45,6 +46,7 @@ rule plot_run:
             subcategory="{run}",
             labels={"figure": "confusion matrix", "run": "{run}"},
         ),
+        confusion_pdf="results/{run}/confusion_matrix.pdf",
         curves=report(
             "results/{run}/learning_curves.svg",
             caption="../report/learning_curves.rst",
@@ -52,6 +54,15 @@ rule plot_run:
             subcategory="{run}",
             labels={"figure": "learning curves", "run": "{run}"},
         ),
+        curves_pdf="results/{run}/learning_curves.pdf",
+        reliability=report(
+            "results/{run}/reliability.svg",
+            caption="../report/reliability.rst",
+            category="Runs",
+            subcategory="{run}",
+            labels={"figure": "reliability diagram", "run": "{run}"},
+        ),
+        reliability_pdf="results/{run}/reliability.pdf",
     log:
         "logs/plot_run/{run}.log",
     benchmark:
@@ -64,6 +75,6 @@ rule plot_run:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(10),
     message:
-        "Drawing confusion matrices and learning curves of {wildcards.run}"
+        "Drawing the figures of {wildcards.run}"
     script:
         "../../scripts/plot_run.py"

@@ -68,6 +68,7 @@ rule plot_trials:
             subcategory="{run}",
             labels={"figure": "trials of the search", "run": "{run}"},
         ),
+        pdf="results/tuning/{run}_trials.pdf",
     log:
         "logs/plot_trials/{run}.log",
     benchmark:

@@ -1,0 +1,11 @@
+"""Say which runs cannot be told from the winner."""
+
+from hemagrid.logs import job
+from hemagrid.winner import compare_with_winner
+
+with job(snakemake.log[0]):
+    compare_with_winner(
+        dict(snakemake.input.items()),
+        dict(snakemake.output.items()),
+        snakemake.params.settings,
+    )

@@ -1,0 +1,11 @@
+"""Draw the accuracy of every run with its interval, and against what the run cost."""
+
+from hemagrid.charts import accuracy_chart, cost_chart, save
+from hemagrid.logs import job
+from hemagrid.tables import grid_table, load_metrics
+
+with job(snakemake.log[0]):
+    out = snakemake.output
+    grid = grid_table(load_metrics(snakemake.input.metrics, snakemake.params.missing))
+    save(accuracy_chart(grid), out.accuracy, out.accuracy_pdf)
+    save(cost_chart(grid), out.cost, out.cost_pdf)

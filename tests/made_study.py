@@ -1,0 +1,320 @@
+"""A study made up for tests of the report: every file that it reads, in seconds."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from hemagrid import files, tables
+from hemagrid.config import TUNED_HEADS
+from hemagrid.evaluation import evaluate_run
+from hemagrid.predictions import write_predictions
+from hemagrid.provenance import write_checksums, write_config, write_study
+from hemagrid.smears import draw_cell
+from hemagrid.tuned import compare_tuned
+from hemagrid.usage import write_usage
+from hemagrid.winner import compare_with_winner
+
+HEAD = {"dense": [128], "batch_norm": True, "dropout": [0.3], "learning_rate": 1e-3}
+HEAD |= {"weight_decay": None}
+TUNING = ("tuned_heads", "tuned_runs", "tuning_gain")
+
+
+def make_study(
+    folder,
+    runs,
+    classes,
+    *,
+    per_class=12,
+    copies=2,
+    size=32,
+    bootstrap=50,
+    absent=(),
+    select_by="test_augmented",
+    seed=42,
+    **settings,
+):
+    """Write a study below `folder`; return what `report.write_report` takes as its inputs.
+
+    runs: {run: skill}, the share of answers that are right beyond guessing; `majority_class`
+        and `random_labels` are controls, `{backbone}_{head}` transfer runs of the backbones of
+        `settings`, others CNNs. A skill of None makes a run that is missing.
+    classes: the names. `absent` are those without test images, of the others there are
+        `per_class`, each with `copies` in the augmented test set.
+    settings: keys of the configuration that the report looks at, over those here.
+    """
+    folder = Path(folder)
+    rng = np.random.default_rng(seed)
+    config = _config(runs, classes, bootstrap, seed) | settings
+    present = [k for k, name in enumerate(classes) if name not in absent]
+    labels = np.repeat(present, per_class)
+    parents = {"val": 1, "test": 1, "test_augmented": copies}
+    subsets = {name: np.repeat(labels, times) for name, times in parents.items()}
+    groups = {name: np.repeat(np.arange(len(labels)), n) for name, n in parents.items()}
+    inputs = _images(folder / "results", subsets, classes, size, rng)
+    made = {run: skill for run, skill in runs.items() if skill is not None}
+    for run, skill in made.items():
+        answers = {
+            subset: (of, _answers(of, len(classes), skill, rng), groups[subset])
+            for subset, of in subsets.items()
+        }
+        _write_run(folder / "results", run, config, classes, answers, bootstrap, seed)
+
+    def of_runs(name, which):
+        return [folder / "results" / run / name for run in which]
+
+    trained = [run for run in made if _kind(run, config)[0] != "control"]
+    inputs |= {
+        "metrics": of_runs("metrics.json", runs),
+        "predictions": of_runs("predictions.npz", trained),
+        "confusion": of_runs("confusion_matrix.csv", trained),
+        "history": of_runs("history.csv", trained),
+    }
+    comparison = {"select_by": select_by, "bootstrap": bootstrap, "seed": seed}
+    out = {
+        name: folder / "results" / "tables" / f"{name}.csv"
+        for name in ("grid", "best_heads", "heads", "winner")
+    } | {"headline": folder / "results" / "tables" / "headline.txt"}
+    tables.aggregate(
+        inputs["metrics"],
+        out,
+        select_by,
+        config["published"],
+        heads={"cfg1": HEAD},
+        reported={},
+    )
+    compare_with_winner(inputs, out, comparison)
+    inputs |= {"heads": out["heads"], "winner": out["winner"]}
+    if tuned := [run for run in made if _kind(run, config)[2] in TUNED_HEADS]:
+        inputs |= _write_tuning(folder / "results", tuned, inputs, comparison, config)
+    inputs |= _write_explanation(folder / "results", made, classes, select_by, size, rng)
+    return inputs | _write_provenance(folder, config)
+
+
+def _config(runs, classes, bootstrap, seed):
+    applications = {"convnext": "ConvNeXtBase", "efficientnetv2m": "EfficientNetV2M"}
+    applications |= {"mobilenetv3": "MobileNetV3Large", "vgg16": "VGG16"}
+    used = [name for name in applications if any(run.startswith(name) for run in runs)]
+    return {
+        "dataset": {"classes": list(classes)},
+        "backbones": {
+            name: {"application": application, "weights": "imagenet"}
+            for name, application in applications.items()
+        },
+        "grid": {"backbones": used},
+        "tuning": {"backbones": None},
+        "codabench": {"scores": {}},
+        "evaluation": {"bootstrap": bootstrap},
+        "published": True,
+        "seed": seed,
+    }
+
+
+def _kind(run, config):
+    """Return kind, backbone and head of a run by its name."""
+    if run in ("majority_class", "random_labels"):
+        return "control", None, None
+    for backbone in config["backbones"]:
+        if run.startswith(f"{backbone}_"):
+            return "transfer", backbone, run.removeprefix(f"{backbone}_")
+    return "cnn", None, None
+
+
+def _images(results, subsets, classes, size, rng):
+    """Write the image arrays, the audit and the contact sheet."""
+    kinds = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "platelet")
+    pool = np.stack([draw_cell(kind, size, rng) for kind in kinds for _ in range(8)])
+    inputs = {}
+    for subset in ("images", "test", "test_augmented"):
+        count = len(subsets["test" if subset == "images" else subset])
+        name = subset if subset == "images" else f"images_{subset}"
+        inputs[name] = results / "dataset" / f"{subset}.npy"
+        with files.new_array(inputs[name], (count, size, size, 3), np.uint8) as array:
+            for row in range(count):
+                # Moved round its edges, so that hardly two pictures of a study are the same.
+                moved = rng.integers(size, size=2)
+                array[row] = np.roll(pool[rng.integers(len(pool))], moved, axis=(0, 1))
+    inputs["audit"] = results / "dataset" / "audit.json"
+    counts = {name: int((subsets["test"] == k).sum()) for k, name in enumerate(classes)}
+    files.write_json(inputs["audit"], _audit(classes, counts, len(subsets["test"])))
+    inputs["contact_sheet"] = results / "figures" / "contact_sheet_train.png"
+    inputs["contact_sheet"].parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.hstack(pool[:8])).save(inputs["contact_sheet"])
+    return inputs
+
+
+def _audit(classes, counts, images):
+    first, last = classes[0], classes[-1]
+    group = {"group": 0, "size": 14, "ids": [0, 1], "sources": ["a.png", "b.png"]}
+    group |= {"classes": [first, last], "labels": {first: 7, last: 7}}
+    listing = {"count": 1, "examples": [group]}
+    conflict = {"count": 1, "examples": [group | {"outcome": f"kept image 0 as {first}"}]}
+    return {
+        "settings": {"near_duplicate_distance": 4, "label_conflicts": "keep_first"},
+        "counts": {
+            "found": images + 35,
+            "skipped": 1,
+            "images": images + 34,
+            "duplicates_removed": 33,
+            "conflicts_removed": 1,
+            "kept": images,
+            "near_groups": 1,
+            "near_images": 2,
+            "label_conflicts": 1,
+        },
+        "classes": [
+            {"class": name, "found": n + 4, "kept": n, "train": 0, "val": 0, "test": n}
+            for name, n in counts.items()
+        ],
+        "exact_groups": listing,
+        "near_groups": listing,
+        "label_conflicts": conflict,
+        "skipped": {
+            "count": 1,
+            "examples": [{"source": f"{first}/cut.png", "reason": "truncated"}],
+        },
+    }
+
+
+def _answers(labels, k, skill, rng):
+    """Draw probabilities, float32 (n, k), of which a share `skill` is right for sure."""
+    strength = rng.gamma(1.0, size=(len(labels), k))
+    known = rng.random(len(labels)) < skill
+    lead = strength[known].max(axis=1) + rng.gamma(2, size=known.sum())
+    strength[known, labels[known]] += lead
+    return (strength / strength.sum(axis=1, keepdims=True)).astype("float32")
+
+
+def _write_run(results, run, config, classes, answers, bootstrap, seed):
+    kind, backbone, head = _kind(run, config)
+    folder = results / run
+    write_predictions(folder / "predictions.npz", classes, answers)
+    inputs = {"predictions": folder / "predictions.npz"}
+    if kind != "control":
+        phases = ("feature_extraction", "finetune_top", "finetune_all")
+        phases = phases if kind == "transfer" else ("training",)
+        history = _history(phases)
+        files.write_table(folder / "history.csv", history)
+        size = 2 + sum(map(ord, run)) % 90
+        cost = {
+            "device": "NVIDIA A100",
+            "backend": "tensorflow",
+            "parameters": size * 1_000_000,
+            "images_per_second": 9000 / size,
+            "peak_memory_mib": 300.0 * size,
+            "phases": {
+                name: {"epochs": 3, "seconds": 12.0 * size * place}
+                for place, name in enumerate(phases, 1)
+            },
+        }
+        files.write_json(folder / "cost.json", cost)
+        inputs["cost"] = folder / "cost.json"
+    evaluate_run(
+        {"run": run, "kind": kind, "backbone": backbone, "head": head},
+        inputs,
+        {"metrics": folder / "metrics.json", "confusion": folder / "confusion_matrix.csv"},
+        bootstrap=bootstrap,
+        calibration_bins=15,
+        seed=seed,
+    )
+
+
+def _history(phases):
+    rows = [
+        {
+            "phase": phase,
+            "epoch": epoch,
+            "loss": 2 / (3 * place + epoch),
+            "accuracy": 1 - 0.6 / (3 * place + epoch),
+            "val_loss": 2.2 / (3 * place + epoch),
+            "val_accuracy": 0.95 - 0.6 / (3 * place + epoch),
+            "learning_rate": 10.0 ** (-3 - place),
+            "seconds": 12.0,
+            "best": epoch == 3,
+        }
+        for place, phase in enumerate(phases)
+        for epoch in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def some_trials():
+    """Two trials with two Dense layers and with none, the second of them continued."""
+    return pd.DataFrame(
+        {
+            "trial": [1, 2, 3],
+            "bracket": [1, 1, 1],
+            "round": [0, 0, 1],
+            "parent": [None, None, 2],
+            "initial_epoch": [0, 0, 2],
+            "epochs": [2, 2, 6],
+            "layers": [2, 0, 0],
+            "dense": ["384, 128", None, None],
+            "dropout": ["0.1, 0.3", "0.5", "0.5"],
+            "learning_rate": [0.01, 0.001, 0.001],
+            "weight_decay": [None, None, None],
+            "val_accuracy": [0.25, 0.5, 0.625],
+            "val_loss": [1.5, 1.0, 0.9],
+            "seconds": [2.0, 3.0, 60.0],
+        }
+    )
+
+
+def _write_tuning(results, tuned, inputs, comparison, config):
+    folder = results / "tuning"
+    for run in tuned:
+        found = {"run": run, "head": HEAD, "trial": 3, "val_accuracy": 0.625}
+        found |= {"trials": 3, "epochs": 8, "seconds": 65.0}
+        files.write_json(folder / f"{run}.json", found)
+        files.write_table(folder / f"{run}_trials.csv", some_trials())
+    backbones = list(dict.fromkeys(_kind(run, config)[1] for run in tuned))
+    score = {"value": 0.9, "low": 0.85, "high": 0.95}
+    ranking = [{"backbone": b, "run": f"{b}_cfg1", "accuracy": score} for b in backbones]
+    finalists = {"chosen_by": comparison["select_by"], "finalists": backbones}
+    files.write_json(folder / "finalists.json", finalists | {"ranking": ranking, "missing": []})
+    out = {name: results / "tables" / f"tuned_{name}.csv" for name in ("heads", "runs", "gain")}
+    compare_tuned(
+        inputs | {"heads": [folder / f"{run}.json" for run in tuned]},
+        out,
+        comparison | {"published": config["published"], "codabench": {}},
+    )
+    return {
+        "finalists": folder / "finalists.json",
+        "trials": [folder / f"{run}_trials.csv" for run in tuned],
+        **dict(zip(TUNING, out.values(), strict=True)),
+    }
+
+
+def _write_explanation(results, made, classes, select_by, size, rng):
+    subset = select_by if select_by != "val" else "test_augmented"
+    run = next((run for run in made if run not in ("majority_class", "random_labels")), None)
+    columns = ["run", "subset", "row", "true", "predicted", "confidence", "right"]
+    rows = [(run, subset, 0, classes[0], classes[0], 0.9, True)] if run else []
+    rows += [(run, subset, 1, classes[0], classes[-1], 0.8, False)] if run else []
+    paths = {
+        "explanation": results / "explanation" / "pictures.csv",
+        "explained": results / "explanation" / "pictures.npy",
+    }
+    files.write_table(paths["explanation"], pd.DataFrame(rows, columns=columns))
+    np.save(
+        paths["explained"], rng.integers(256, size=(len(rows), size, size, 3), dtype="uint8")
+    )
+    return paths
+
+
+def _write_provenance(folder, config):
+    results = folder / "results"
+    paths = {
+        "config": results / "provenance" / "config.yaml",
+        "versions": results / "provenance" / "versions.json",
+        "study": results / "provenance" / "study.json",
+        "checksums": results / "provenance" / "checksums.csv",
+        "resources": results / "tables" / "resources.csv",
+    }
+    write_config(config, paths["config"])
+    files.write_json(paths["versions"], {"Python": "3.11", "hemagrid": "<b>0.1</b>"})
+    write_study(paths["study"])
+    write_checksums([results / "dataset" / "images.npy"], paths["checksums"])
+    write_usage(folder / "benchmarks", paths["resources"])
+    return paths
