@@ -124,7 +124,7 @@ def _kind(run, config):
 def _images(results, subsets, classes, size, rng):
     """Write the image arrays, the audit and the contact sheet."""
     kinds = ("basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "platelet")
-    pool = np.stack([draw_cell(kind, size, rng) for kind in kinds for _ in range(8)])
+    pool = np.stack([draw_cell(kind, size, rng) for kind in kinds for _ in range(2)])
     inputs = {}
     for subset in ("images", "test", "test_augmented"):
         count = len(subsets["test" if subset == "images" else subset])

@@ -564,7 +564,7 @@ def cost_chart(grid):
     subset = "test_augmented" if "test_augmented_accuracy_pct" in grid else "test"
     images = SUBSET_NAMES[subset]
     runs = _accuracies(grid, subset).join(grid[["backbone", "head", *_COSTS]])
-    runs = runs.astype(dict.fromkeys(_COSTS, float))
+    runs = runs.astype(dict.fromkeys(_COSTS, float) | {"backbone": object, "head": object})
     runs = runs[(runs[list(_COSTS)] > 0).all(axis=1)]
     # A run of the grid is known by its head: colour and shape are its backbone's.
     runs["label"] = runs["head"].fillna(runs["run"])

@@ -405,13 +405,15 @@ def test_the_report_says_what_the_metrics_say(study):
 
 def test_the_report_asks_for_nothing(study):
     page = (study.results / "report.html").read_text()
+    policy = re.search(r'Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.startswith("default-src 'none';") and "unsafe-eval" not in policy
+    # Vega's code holds addresses that it never asks for here.
+    page = re.sub(r"<script.*?</script>", "", page, flags=re.S)
     loaded = re.findall(r"\b(?:src|href|action|poster|data)\s*=\s*\"([^\"]*)", page)
     assert loaded
     assert all(address.startswith(("data:image/", "#")) for address in loaded)
     styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.S))
     assert "url(" not in styles and "@import" not in styles
-    policy = re.search(r'Security-Policy" content="([^"]*)"', page)[1]
-    assert policy.startswith("default-src 'none';") and "unsafe-eval" not in policy
 
 
 def test_a_partial_report_tells_of_what_is_finished_and_trains_nothing(
