@@ -233,7 +233,7 @@ class _Study:
         text = tables.shown(table.drop(columns="kind"))
         shown = [name for name in table if tables.heading(name) in text and name != "kind"]
         ours = table["kind"].isin(["cnn", "transfer"])
-        best = {name: getattr(table.loc[ours, name], _better(name))() for name in shown[1:]}
+        best = {name: _best_of(table.loc[ours, name]) for name in shown[1:]}
         rows = [
             {
                 "run": table["run"].iloc[place],
@@ -465,10 +465,16 @@ def _columns(grid):
     return ["run", "kind", *scores, *codabench, *cost]
 
 
-def _better(column):
-    """Say which of two numbers in a column of the grid is better: "max" or "min"."""
-    low = ("gap_points", "calibration_error_pct", "parameters", "_seconds", "_mib")
-    return "min" if column.endswith(low) else "max"
+def _best_of(column):
+    """Return the best number of a column of the grid; None where there is no telling.
+
+    A small gap may be that of a run which knows nothing, and Codabench scores may come from
+    different images.
+    """
+    if column.name.startswith(("gap_", "codabench_")):
+        return None
+    low = ("calibration_error_pct", "parameters", "_seconds", "_mib")
+    return column.min() if column.name.endswith(low) else column.max()
 
 
 def _with_published(grid):

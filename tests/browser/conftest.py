@@ -135,9 +135,10 @@ class Tab:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def open_folds(self):
-        """Open every fold, and wait until its charts are drawn."""
-        self.run("for (const fold of document.querySelectorAll('details')) fold.open = true;")
+    def open_folds(self, which="details"):
+        """Open folds, and wait until their charts are drawn."""
+        folds = f"document.querySelectorAll({json.dumps(which)})"
+        self.run(f"for (const fold of {folds}) fold.open = true;")
         # The page hears of it in a task of its own.
         self.run("new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))")
         self.run(SETTLED)

@@ -362,11 +362,12 @@ def test_confusion_matrices_are_those_of_the_csv(which, request):
 def test_the_best_of_our_runs_in_a_column_is_marked(study):
     grid = study.page.grid()
     ours = {run: grid[run] for run in TRAINED}
-    low = ("test minus augmented", "test calibration", "parameters", "training", "peak")
+    low = ("test calibration", "parameters", "training", "peak")
     columns = list(grid["baseline_cnn"])[1:]
     assert len(columns) > 9
     for name in columns:
-        if name == "Codabench, %":  # none of ours was scored
+        # None of ours was scored; the smallest gap may be that of a run that knows nothing.
+        if name in ("Codabench, %", "test minus augmented, points"):
             assert not any(row[name].get("class") for row in grid.values())
             continue
         values = {run: float(row[name].get("data-value")) for run, row in ours.items()}
