@@ -27,7 +27,6 @@ PATIENCE = 60  # seconds that any one answer may take
 # The protocol's numbers for keys: windowsVirtualKeyCode, and the text they type.
 KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Space": (32, " ")}
 
-# Resolves once every chart that is in sight has been drawn.
 SETTLED = """
 new Promise((resolve) => {
   const settled = () => {
@@ -125,6 +124,10 @@ class Tab:
         self.address = address
         self.call("Page.navigate", url=address + fragment)
         self.browser.wait_for("Page.loadEventFired", self.session)
+        self.settle()
+
+    def settle(self):
+        """Wait until every chart that is in sight has been drawn."""
         self.run(SETTLED)
 
     def run(self, script):
@@ -137,11 +140,10 @@ class Tab:
 
     def open_folds(self, which="details"):
         """Open folds, and wait until their charts are drawn."""
+        # The page hears of it in a task of its own, and only then makes buttons and charts.
         folds = f"document.querySelectorAll({json.dumps(which)})"
         self.run(f"for (const fold of {folds}) fold.open = true;")
-        # The page hears of it in a task of its own.
-        self.run("new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)))")
-        self.run(SETTLED)
+        self.settle()
 
     def press(self, key):
         code, typed = KEYS[key]
