@@ -84,8 +84,14 @@ class Chromium:
         ]
 
     def close(self):
-        self.call("Browser.close")
-        self.process.communicate(timeout=PATIENCE)
+        """End the browser, which it does when nobody commands it any more."""
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
     @staticmethod
     def _is(event, method, session):
