@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from made_study import some_trials
 
 from hemagrid import charts
 from hemagrid.files import write_table
@@ -31,23 +32,6 @@ def a_history(names=("feature_extraction", "finetune_top")):
             "val_loss": [1.1, 0.9, 0.8],
             "val_accuracy": [0.4, 0.5, 0.625],
             "best": [False, True, True],
-        }
-    )
-
-
-def some_trials():
-    """Two trials with two Dense layers and with none, the second of them continued."""
-    return pd.DataFrame(
-        {
-            "trial": [0, 1, 2],
-            "epochs": [2, 2, 6],
-            "layers": [2, 0, 0],
-            "dense": ["384, 128", None, None],
-            "dropout": ["0.1, 0.3", "0.5", "0.5"],
-            "learning_rate": [0.01, 0.001, 0.001],
-            "weight_decay": [None, None, None],
-            "val_accuracy": [0.25, 0.5, 0.625],
-            "val_loss": [1.5, 1.0, 0.9],
         }
     )
 
@@ -383,13 +367,13 @@ def test_trials_are_drawn_with_their_values(tmp_path):
     write_table(tmp_path / "trials.csv", some_trials())
     trials = read_trials(tmp_path / "trials.csv")
     found = drawn(trials)
-    assert "best: trial 2" in found and "decay" not in found
+    assert "best: trial 3" in found and "decay" not in found
     # Names of axes, a word a line.
     assert {"Dense", "layers", "neurons", "in all", "dropout", "rate", "epochs"} <= set(found)
     # Layers and neurons from 0, both learning rates, epochs, the best accuracy.
     assert {"0", "2", "512", "0.2", "0.5", "0.001", "0.01", "6", "62.5"} <= set(found)
     decayed = some_trials().assign(weight_decay=[1e-4, 1e-2, 1e-2])
     assert {"decay", "0.0001"} <= set(drawn(decayed))
-    assert "best: trial 0" in drawn(some_trials().iloc[:1])
+    assert "best: trial 1" in drawn(some_trials().iloc[:1])
     said = charts.spec(charts.parallel_coordinates(trials))["description"]
-    assert "3 trials" in said and "trial 2, has 62.5 %" in said
+    assert "3 trials" in said and "trial 3, has 62.5 %" in said
