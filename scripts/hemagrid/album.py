@@ -9,7 +9,6 @@ from PIL import Image
 
 SIDE = 96  # pixels at most: the size on the page
 _QUALITY = 85
-_TYPES = {".png": "image/png"}
 
 
 def data_uri(content, media_type):
@@ -19,8 +18,7 @@ def data_uri(content, media_type):
 
 def picture_file(path):
     """Read a PNG file as a data URI."""
-    path = Path(path)
-    return data_uri(path.read_bytes(), _TYPES[path.suffix])
+    return data_uri(Path(path).read_bytes(), "image/png")
 
 
 def picture(pixels):

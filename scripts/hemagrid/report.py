@@ -328,12 +328,11 @@ class _Study:
         return entry
 
     def _matrix(self, run, subset):
-        """Lay out a confusion matrix: per true class the counts and shares of a row."""
+        """Lay out a confusion matrix: per true class a row of (count, share of the class)."""
         table = files.read_table(self.files["confusion"][run])
         table = table[table["subset"] == subset]
         names = list(dict.fromkeys(table["true"]))
         counts = table["count"].to_numpy().reshape(len(names), len(names))
-        totals = counts.sum(axis=1, keepdims=True)
         return {
             "subset": subset,
             "n": int(counts.sum()),
@@ -341,16 +340,10 @@ class _Study:
             "rows": [
                 {
                     "name": name,
-                    "total": int(total[0]),
-                    "cells": list(zip(row, part, strict=True)),
+                    "total": sum(row),
+                    "cells": [(count, count / max(sum(row), 1)) for count in row],
                 }
-                for name, total, row, part in zip(
-                    names,
-                    totals,
-                    counts.tolist(),
-                    (counts / np.maximum(totals, 1)).tolist(),
-                    strict=True,
-                )
+                for name, row in zip(names, counts.tolist(), strict=True)
             ],
         }
 

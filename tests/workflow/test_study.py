@@ -435,6 +435,9 @@ def test_a_partial_report_tells_of_what_is_finished_and_trains_nothing(
     assert set(grid.index) == {*TRAINED, *CONTROLS}
     page = (folder / "results" / "report.html").read_text()
     assert f"2 of 8 missing: {', '.join(missing)}." in page
+    # What the study goes on with, and ends with, is its own config.
+    recorded = Path("results", "provenance", "config.yaml")
+    assert (folder / recorded).read_bytes() == (study.folder / recorded).read_bytes()
 
 
 def embedded(page, name):

@@ -367,7 +367,14 @@ def study_files():
     files += ["results/dataset/images.npy", "results/dataset/samples.csv"]
     files += ["results/dataset/splits.csv"]
     backbones = study.tunable_backbones(config)
-    return files + expand("resources/weights/{b}.weights.h5", b=backbones)
+    weights = expand("resources/weights/{b}.weights.h5", b=backbones)
+    # A partial report fetches none that no run has used yet.
+    return files + [w for w in weights if not config["partial"] or Path(w).exists()]
+
+
+def recorded_config():
+    """The config without `partial`, on which no result rests."""
+    return {key: value for key, value in config.items() if key != "partial"}
 
 
 def tuning_results(wildcards):

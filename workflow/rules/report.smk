@@ -185,7 +185,7 @@ rule provenance:
         mem_mb=per_attempt(500),
         runtime=per_attempt(10),
     params:
-        config=config,
+        config=recorded_config(),
     message:
         "Recording config and versions"
     script:
