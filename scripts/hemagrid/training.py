@@ -17,22 +17,31 @@ import keras
 import numpy as np
 import pandas as pd
 
-from hemagrid import backbones, checkpoints, cnns, features, files, heads, runtime
+from hemagrid import (
+    backbones,
+    checkpoints,
+    cnns,
+    features,
+    files,
+    heads,
+    optimizers,
+    runtime,
+)
 from hemagrid.cnns import build_cnn
 from hemagrid.errors import InputError, Stopped
 from hemagrid.heads import build_head
 from hemagrid.logs import progress
+from hemagrid.optimizers import build_optimizer
 from hemagrid.predictions import write_predictions
 from hemagrid.sources import class_names
 
-OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
-    "sgd": keras.optimizers.SGD,
-}
 # As Keras clips probabilities in its own cross-entropy.
 EPSILON = 1e-7
 SAVE_EVERY = 600  # seconds within an epoch after which a checkpoint is due
+# The part of the time that checkpoints may take: a long epoch is always followed by one, of
+# short epochs of a large network so many go by first that writing does not hold them up.
+SAVE_SHARE = 0.1
+DISK = 200e6  # bytes per second, a guess until one of the phase has been written and timed
 
 
 @dataclass(frozen=True)
@@ -109,13 +118,13 @@ class Trainer:
     Early stopping watches `monitor` on the validation set. The best weights so far are
     carried from phase to phase, so that a phase that only does harm leaves no trace.
 
-    With a `checkpoint` it saves its state after each epoch, and on SIGTERM or SIGINT after
-    the step under way, then raises Stopped; made anew it goes on from there and ends in the
-    same weights. `phases` are the names to come, for people who look at its progress; `say`
+    With a `checkpoint` it saves its state after an epoch, unless writing it would take more
+    than `SAVE_SHARE` of the time since the last one, and on SIGTERM or SIGINT after the step
+    under way, then raises Stopped; made anew it goes on from there and ends in the same
+    weights. `phases` are the names to come, for people who look at its progress; `say`
     prints the line of an epoch.
 
-    A `weight_decay` makes the optimizer AdamW (Loshchilov & Hutter 2019), whatever
-    `settings` name.
+    A `weight_decay` makes the optimizer AdamW, whatever `settings` name.
     """
 
     def __init__(
@@ -134,6 +143,7 @@ class Trainer:
         self.weight_decay, self.say = weight_decay, say
         self.history = []
         self.best = None
+        self.saved_at = time.perf_counter()
         self.saved = checkpoint.load() if checkpoint else None
         if self.saved:
             facts, _ = self.saved
@@ -145,6 +155,7 @@ class Trainer:
             return  # finished before the checkpoint was written
         self._compile(phase)
         position, best_weights = self._start(phase)
+        self.save_seconds = _saved_bytes(phase.model, best_weights) / DISK
         weight_of = (
             class_weights(phase.train.labels, self.classes)
             if self.settings["class_weights"]
@@ -155,7 +166,8 @@ class Trainer:
                 self._steps(phase, position, best_weights, weight_of, stop_signal)
                 if self._finish_epoch(phase, position):
                     best_weights = phase.model.get_weights()
-                self._save(phase, position, best_weights)
+                if stop_signal() or self._save_is_cheap():
+                    self._save(phase, position, best_weights)
                 self._stop_if(stop_signal(), position)
         phase.model.set_weights(best_weights)
         if position.best_row is not None:
@@ -176,9 +188,13 @@ class Trainer:
         )
         return position, [arrays[name] for name in sorted(arrays) if name.startswith("best")]
 
+    def _save_is_cheap(self):
+        return self.save_seconds <= SAVE_SHARE * (time.perf_counter() - self.saved_at)
+
     def _save(self, phase, position, best_weights):
         if self.checkpoint is None:
             return
+        begun = time.perf_counter()
         variables = _variables(phase.model).items()
         arrays = ((name, keras.ops.convert_to_numpy(variable)) for name, variable in variables)
         best = ((f"best_{place:05}", weights) for place, weights in enumerate(best_weights))
@@ -186,6 +202,8 @@ class Trainer:
             {"position": asdict(position), "history": self.history, "best": self.best},
             itertools.chain(arrays, best),
         )
+        self.saved_at = time.perf_counter()
+        self.save_seconds = self.saved_at - begun
 
     def _stop_if(self, signal, position):
         if signal:
@@ -243,12 +261,9 @@ class Trainer:
         row |= dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"))
 
     def _compile(self, phase):
-        if self.weight_decay is None:
-            optimizer = OPTIMIZERS[self.settings["optimizer"]](phase.learning_rate)
-        else:
-            optimizer = keras.optimizers.AdamW(
-                phase.learning_rate, weight_decay=self.weight_decay
-            )
+        optimizer = build_optimizer(
+            self.settings["optimizer"], phase.learning_rate, self.weight_decay
+        )
         # Building before the first step and metrics as objects save one trace each.
         optimizer.build(phase.model.trainable_variables)
         phase.model.compile(
@@ -323,6 +338,15 @@ def _variables(model):
         for kind, owner in (("model", model), ("optimizer", model.optimizer))
         for place, variable in enumerate(owner.variables)
     }
+
+
+def _saved_bytes(model, best_weights):
+    """Return the size of what `_save` writes of a compiled model and its best weights."""
+    weights = sum(array.nbytes for array in best_weights)
+    return weights + sum(
+        int(np.prod(variable.shape)) * np.dtype(variable.dtype).itemsize
+        for variable in _variables(model).values()
+    )
 
 
 def train_cnn(run, settings, train, val, image_size, classes, checkpoint=None):
@@ -470,7 +494,7 @@ def write_results(model, trainer, key, subsets, names, out):
 
 def run_key(settings, inputs):
     """Return the hash of all that determines a run: settings, data, code, versions."""
-    modules = (backbones, cnns, features, heads, runtime)
+    modules = (backbones, cnns, features, heads, optimizers, runtime)
     sources = [Path(__file__), *(Path(module.__file__) for module in modules)]
     code = {source.name: source.read_text(encoding="utf-8") for source in sources}
     backend = importlib.import_module(keras.backend.backend())

@@ -33,6 +33,7 @@ import pandas as pd  # noqa: E402
 
 from hemagrid import augmentation, backbones, cnns, features, plan, training  # noqa: E402
 from hemagrid.config_files import load_config  # noqa: E402
+from hemagrid.optimizers import build_optimizer  # noqa: E402
 
 config = load_config(arguments.configfile)
 SIZE = config["dataset"]["image_size"]
@@ -84,7 +85,7 @@ def forward(network, stage, model, inputs, **numbers):
 
 def train(network, stage, model, inputs, **numbers):
     """Time training steps as `training.Trainer` takes them."""
-    optimizer = training.OPTIMIZERS[config["training"]["optimizer"]](1e-4)
+    optimizer = build_optimizer(config["training"]["optimizer"], 1e-4)
     optimizer.build(model.trainable_variables)
     model.compile(
         optimizer=optimizer,

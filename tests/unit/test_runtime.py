@@ -18,7 +18,8 @@ from hemagrid.errors import InputError
 LIBRARY = Path(hemagrid.__file__).parent
 MODULES = sorted(path.stem for path in LIBRARY.glob("*.py"))
 # What trains, is trained or explained. All other modules start without Keras.
-NETWORKS = {"backbones", "cnns", "features", "gradcam", "heads", "search", "training"}
+NETWORKS = {"backbones", "cnns", "features", "gradcam", "heads", "optimizers"}
+NETWORKS |= {"search", "training"}
 
 
 def imports(module):

@@ -668,15 +668,37 @@ def test_a_torn_checkpoint_starts_the_run_anew(data_set, tmp_path, monkeypatch, 
     assert all((torn[name] == afresh[name]).all() for name in afresh)
 
 
-def test_a_checkpoint_within_a_long_epoch(data_set, tmp_path, monkeypatch):
-    monkeypatch.setattr("hemagrid.training.SAVE_EVERY", 0)
-    seen = []
+@pytest.fixture
+def saved(monkeypatch):
+    """The (epoch, steps of it) at which checkpoints are written, as they are written."""
+    places = []
     save = checkpoints.Checkpoint.save
 
     def note(self, facts, arrays):
-        seen.append((facts["position"]["epoch"], len(facts["position"]["steps"])))
+        places.append((facts["position"]["epoch"], len(facts["position"]["steps"])))
         save(self, facts, arrays)
 
     monkeypatch.setattr(checkpoints.Checkpoint, "save", note)
+    return places
+
+
+def test_a_checkpoint_within_a_long_epoch(data_set, tmp_path, monkeypatch, saved):
+    monkeypatch.setattr("hemagrid.training.SAVE_EVERY", 0)
+    monkeypatch.setattr("hemagrid.training.SAVE_SHARE", float("inf"))
     train_afresh("regularized_cnn", CNN_RUN, data_set, paths(tmp_path / "run"))
-    assert seen[:5] == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]
+    assert saved[:5] == [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("disk", "expected"), [(float("inf"), [(2, 0), (3, 0), (4, 0)]), (1.0, [])]
+)
+def test_a_checkpoint_waits_until_it_costs_a_tenth(
+    data_set, tmp_path, monkeypatch, saved, disk, expected
+):
+    monkeypatch.setattr("hemagrid.training.DISK", disk)
+    now = iter(range(10**6))
+    # By this clock everything takes whole seconds, and a checkpoint one of them.
+    monkeypatch.setattr("hemagrid.training.SAVE_SHARE", 0.2)
+    monkeypatch.setattr("hemagrid.training.time.perf_counter", lambda: float(next(now)))
+    train_afresh("regularized_cnn", CNN_RUN, data_set, paths(tmp_path / "run"))
+    assert saved == expected

@@ -16,10 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from hemagrid import files
+from hemagrid import files, training
 from hemagrid.errors import Stopped
 from hemagrid.search import search_head
-from hemagrid.training import train_run
 
 PATIENCE = 300  # seconds for anything
 
@@ -40,7 +39,7 @@ class Child:
         os.dup2(output, 2)
         status = 1
         try:
-            work = search_head if job["kind"] == "search" else train_run
+            work = search_head if job["kind"] == "search" else training.train_run
             work(job["run"], job["settings"], job["inputs"], job["out"], job["folder"])
             status = 0
         except Stopped as reason:
@@ -94,6 +93,8 @@ def disturb(child, job, number, chance):
 
 
 def main(path):
+    # After every epoch, so that each kill meets a state of its own.
+    training.SAVE_SHARE = float("inf")
     job = files.read_json(path)
     chance = random.Random(job["seed"])
     children, kills = [], 0
