@@ -1,15 +1,14 @@
-"""Cache what the frozen top of a backbone makes of the trunk's activations."""
+"""Cache what a frozen backbone makes of the images: its trunk, and its top."""
 
 from hemagrid import runtime
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):
     runtime.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
-    from hemagrid.features import cache_embeddings
+    from hemagrid.features import cache_features
 
-    cache_embeddings(
+    cache_features(
         snakemake.params.settings,
-        snakemake.params.image_size,
         snakemake.params.precision,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),

@@ -1,8 +1,8 @@
 """What a network makes of an array of images, batch by batch, and the caches of it.
 
 A frozen network gives the same features for an image in every epoch, so they are computed
-once: by the trunk from images (`write_features(trunk, images)`), by the top from the trunk's
-activations. Features are float32: half precision would change what is learned from them.
+once: by the trunk, and from its activations by the top. Features are float32: half precision
+would change what is learned from them.
 """
 
 import numpy as np
@@ -31,42 +31,35 @@ def predict(model, array, batch_size=BATCH):
     return np.concatenate([outputs for _, outputs in batches(model, array, batch_size)])
 
 
-def write_features(model, array, path):
-    """Write the outputs of `model` over `array` to `path` (`.npy`, float32)."""
-    shape = (len(array), *model.output.shape[1:])
-    with files.new_array(path, shape, "float32") as features:
-        for rows, outputs in batches(model, array):
-            features[rows] = outputs
+def write_features(trunk, top, images, activations, embeddings):
+    """Write what `trunk` makes of images (N, S, S, 3), and `top` of that, as float32 arrays.
+
+    `activations` and `embeddings` are the paths (`.npy`). The top gets each batch as the trunk
+    leaves it: nothing is read back.
+    """
+    count = len(images)
+    with (
+        files.new_array(activations, (count, *trunk.output.shape[1:]), "float32") as below,
+        files.new_array(embeddings, (count, *top.output.shape[1:]), "float32") as above,
+    ):
+        for rows, outputs in batches(trunk, images):
+            below[rows] = outputs
+            above[rows] = predict(top, outputs)
 
 
-def cache_activations(settings, precision, inputs, out):
-    """Write what a backbone's trunk makes of the images, per subset.
+def cache_features(settings, precision, inputs, out):
+    """Write what a frozen backbone makes of the images of each subset.
 
-    `settings` holds `application` and `top`; `inputs` the paths of the images per subset
-    and of the `weights`; `out` the paths of the activations (N, h, w, c) per subset.
+    `settings` holds `application` and `top`, `inputs` the paths of the images per subset and
+    of the `weights`, `out` the paths `activations_{subset}`, of the trunk's (N, h, w, c), and
+    `embeddings_{subset}`, of the top's (N, F).
     """
     runtime.begin(0, precision)
-    images = {subset: files.open_images(inputs[subset]) for subset in out}
-    size = next(iter(images.values())).shape[1]
-    trunk, _ = _trunk_and_top(settings, size, inputs["weights"])
-    for subset, path in out.items():
-        write_features(trunk, images[subset], path)
-        progress(f"{settings['application']}: trunk: {subset}: {len(images[subset])}")
-
-
-def cache_embeddings(settings, image_size, precision, inputs, out):
-    """Write what a backbone's frozen top makes of the trunk's activations, per subset.
-
-    As `cache_activations`, from activations (N, h, w, c) to embeddings (N, F).
-    """
-    runtime.begin(0, precision)
-    _, top = _trunk_and_top(settings, image_size, inputs["weights"])
-    for subset, path in out.items():
-        activations = np.load(inputs[subset], mmap_mode="r")
-        write_features(top, activations, path)
-        progress(f"{settings['application']}: top: {subset}: {len(activations)}")
-
-
-def _trunk_and_top(settings, image_size, weights):
-    backbone = backbones.load_backbone(settings["application"], image_size, weights)
-    return backbones.cut_backbone(backbone, settings["top"])
+    images = {subset: files.open_images(inputs[subset]) for subset in ("train", "val")}
+    application, size = settings["application"], images["train"].shape[1]
+    backbone = backbones.load_backbone(application, size, inputs["weights"])
+    trunk, top = backbones.cut_backbone(backbone, settings["top"])
+    for subset, pixels in images.items():
+        paths = (out[f"{kind}_{subset}"] for kind in ("activations", "embeddings"))
+        write_features(trunk, top, pixels, *paths)
+        progress(f"{application}: {subset}: {len(pixels)} images embedded")

@@ -226,14 +226,9 @@ class Estimate:
             return self._sum(
                 device, AUGMENTATION, [("augment", self.subsets[job.wildcards["subset"]])]
             )
-        if job.rule == "trunk":
-            return self._sum(
-                device, self._network(job.wildcards["backbone"]), [("trunk", self.cached)]
-            )
         if job.rule == "embed":
-            return self._sum(
-                device, self._network(job.wildcards["backbone"]), [("top", self.cached)]
-            )
+            passes = [("trunk", self.cached), ("top", self.cached)]
+            return self._sum(device, self._network(job.wildcards["backbone"]), passes)
         if job.rule == "search":
             return self._search(device, known_runs(self.config)[job.wildcards["run"]])
         if job.rule == "train":

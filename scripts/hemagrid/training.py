@@ -465,14 +465,15 @@ def write_results(model, trainer, key, subsets, names, out):
     carries no optimizer state.
     """
     Path(out["cost"]).unlink(missing_ok=True)
-    predictions, seconds, images = {}, 0.0, 0
-    # The first batch may pay for tracing and is not timed.
-    features.predict(model, next(iter(subsets.values()))[0][:1])
+    predictions, seconds = {}, []
     for name, (inputs, labels, groups) in subsets.items():
+        outputs = []
         started = time.perf_counter()
-        predictions[name] = (labels, features.predict(model, inputs), groups)
-        seconds += time.perf_counter() - started
-        images += len(inputs)
+        for _, probabilities in features.batches(model, inputs):
+            outputs.append(probabilities)
+            seconds.append(time.perf_counter() - started)
+            started = time.perf_counter()
+        predictions[name] = (labels, np.concatenate(outputs), groups)
     write_predictions(out["predictions"], names, predictions)
     files.write_table(out["history"], pd.DataFrame(trainer.history))
     with files.replacing(out["model"]) as temporary:
@@ -485,7 +486,8 @@ def write_results(model, trainer, key, subsets, names, out):
             "device": runtime.device(),
             "backend": keras.backend.backend(),
             "parameters": model.count_params(),
-            "images_per_second": images / seconds,
+            # Of the typical batch: the first one may pay for tracing.
+            "images_per_second": features.BATCH / float(np.median(seconds)),
             "peak_memory_mib": runtime.peak_memory_mib(),
             "phases": trainer.cost(),
         },

@@ -20,16 +20,16 @@ def main():
     estimate = Estimate(config, count_images(config, "."), read_speeds())
     rows = []
     for backbone in config["grid"]["backbones"]:
-        search, trunk = (
+        search, once = (
             estimate.seconds(Job(rule, wildcards, "cpu", 0), "cpu")
             for rule, wildcards in (
                 ("search", {"run": f"{backbone}_tuned"}),
-                ("trunk", {"backbone": backbone}),
+                ("embed", {"backbone": backbone}),
             )
         )
-        rows.append([backbone, f"{search:,.0f}", f"{trunk:,.0f}", f"{search / trunk:.2f}"])
+        rows.append([backbone, f"{search:,.0f}", f"{once:,.0f}", f"{search / once:.2f}"])
     print(
-        aligned(["backbone", "a search, s", "all images through its trunk, s", "ratio"], rows)
+        aligned(["backbone", "a search, s", "all images through it once, s", "ratio"], rows)
     )
 
 

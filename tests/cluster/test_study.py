@@ -28,7 +28,7 @@ def configs(site):
 
 
 PATIENCE = 3600  # seconds that the study may take once it is submitted
-ON_GPU = ("trunk", "embed", "train")
+ON_GPU = ("embed", "train")
 
 
 def jobs_while(process, slurm, folder):
@@ -84,7 +84,6 @@ def test_the_study_runs_on_the_cluster_and_every_network_on_a_gpu_of_it(site, st
     # What takes longer than a job costs went to SLURM, once each, and nothing else.
     assert Counter(map(rule, jobs)) == Counter(
         augment=3,
-        trunk=len(backbones),
         embed=len(backbones),
         search=len(searches),
         train=len(runs),

@@ -11,6 +11,8 @@ APPLICATION, BOUNDARY, SIZE = "MobileNet", "conv_pw_11_relu", 48
 class Doubler:
     """Stands in for a network; remembers the shapes that it was given."""
 
+    output = np.empty((1, 3))
+
     def __init__(self):
         self.shapes = []
 
@@ -45,27 +47,30 @@ def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager):
     backbone.save_weights(inputs["weights"])
     settings = {"application": APPLICATION, "top": BOUNDARY}
 
-    activations = {subset: tmp_path / "trunk" / f"{subset}.npy" for subset in pixels}
-    features.cache_activations(settings, "float32", inputs, activations)
-    embeddings = {subset: tmp_path / "top" / f"{subset}.npy" for subset in pixels}
-    features.cache_embeddings(settings, SIZE, "float32", inputs | activations, embeddings)
+    out = {
+        f"{kind}_{subset}": tmp_path / kind / f"{subset}.npy"
+        for kind in ("activations", "embeddings")
+        for subset in pixels
+    }
+    features.cache_features(settings, "float32", inputs, out)
+    trunk, _ = backbones.cut_backbone(backbone, BOUNDARY)
     for subset, images in pixels.items():
-        cached = np.load(activations[subset])
+        cached = np.load(out[f"activations_{subset}"])
         assert (cached.dtype, cached.shape) == (np.float32, (len(images), 3, 3, 512))
-        cached = np.load(embeddings[subset])
+        np.testing.assert_array_equal(cached, features.predict(trunk, images))
+        cached = np.load(out[f"embeddings_{subset}"])
         assert cached.dtype == np.float32
         np.testing.assert_array_equal(cached, features.predict(backbone, images))
 
 
 def test_an_interrupted_cache_leaves_no_file(tmp_path):
     class Breaking(Doubler):
-        output = np.empty((1, 3))
-
         def predict_on_batch(self, batch):
             raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
-        features.write_features(Breaking(), np.ones((4, 3)), tmp_path / "a.npy")
+        paths = (tmp_path / "a.npy", tmp_path / "b.npy")
+        features.write_features(Doubler(), Breaking(), np.ones((4, 3)), *paths)
     assert not list(tmp_path.iterdir())
 
 

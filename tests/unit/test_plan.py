@@ -85,10 +85,8 @@ TRAIN = Job("train", {"run": "vgg16_cfg1"}, "gpu", 120)
 def test_seconds_by_hand(config):
     estimate = Estimate(config, IMAGES, speeds())
     # Start, tracing, and 1800 + 600 images at 20 a second; at 100 a second.
-    trunk = Job("trunk", {"backbone": "vgg16"}, "gpu", 120)
-    assert estimate.seconds(trunk, "cpu") == pytest.approx(5 + 1 + 2400 / 20)
     embed = Job("embed", {"backbone": "vgg16"}, "gpu", 120)
-    assert estimate.seconds(embed, "cpu") == pytest.approx(5 + 2400 / 100)
+    assert estimate.seconds(embed, "cpu") == pytest.approx(5 + 1 + 2400 / 20 + 2400 / 100)
     by_phase = {
         "feature_extraction": 10 * 1800 / 5000,
         "finetune_top": 5 * (1800 / 50 + 600 / 100),
@@ -134,10 +132,10 @@ def test_a_phase_without_epochs_costs_nothing(tmp_path, config):
 def test_core_hours_count_every_thread_and_time_goes_with_pixels(config):
     job = Job("embed", {"backbone": "vgg16"}, "cpu", 120)
     two = Estimate(config, IMAGES, speeds(threads=2))
-    assert two.seconds(job, "cpu") == pytest.approx(5 + 2 * 2400 / 100)
+    assert two.seconds(job, "cpu") == pytest.approx(5 + 1 + 2 * (2400 / 20 + 2400 / 100))
     config["dataset"]["image_size"] = 192
     large = Estimate(config, IMAGES, speeds())
-    assert large.seconds(job, "cpu") == pytest.approx(5 + 4 * 2400 / 100)
+    assert large.seconds(job, "cpu") == pytest.approx(5 + 1 + 4 * (2400 / 20 + 2400 / 100))
     assert large.shape("vgg16", "trunk") == (12, 12, 512)
     assert large.shape("vgg16", "top") == (512,)
 
@@ -336,9 +334,9 @@ def test_the_programs_as_typed(tmp_path):
     assert planned.returncode == 0, planned.stderr
     assert planned.stderr == ""
     jobs = jobs_of(planned.stdout)
-    assert {rule: jobs[rule][0] for rule in ("train", "trunk", "augment", "evaluate")} == {
+    assert {rule: jobs[rule][0] for rule in ("train", "embed", "augment", "evaluate")} == {
         "train": "4",
-        "trunk": "1",
+        "embed": "1",
         "augment": "3",
         "evaluate": "6",
     }

@@ -60,7 +60,7 @@ def test_what_is_unknown_is_missing(benchmarks):
 
 
 def test_a_gpu_by_gres_is_a_gpu(tmp_path):
-    benchmark(tmp_path / "trunk" / "vgg16.tsv", 3600, 10, 10, {"gres": "gpu:1", "mem_mb": 1})
+    benchmark(tmp_path / "embed" / "vgg16.tsv", 3600, 10, 10, {"gres": "gpu:1", "mem_mb": 1})
     table = usage_table(tmp_path)
     assert table["gpus"].tolist() == [1] and summary(table)["GPU time"][0] == "1 h 00 min"
 

@@ -87,7 +87,7 @@ def test_a_bare_clone_plans_the_published_grid(clone, snakemake):
         {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", result.said, re.M)}
     )
     assert (jobs["train"], jobs["control"], jobs["evaluate"]) == (14, 2, 16)
-    assert (jobs["trunk"], jobs["embed"], jobs["backbone_weights"]) == (4, 4, 4)
+    assert (jobs["embed"], jobs["backbone_weights"]) == (4, 4)
     assert (jobs["fetch_bloodmnist"], jobs["select_finalists"]) == (1, 1)
     # Which they are is known once the grid is trained.
     assert "search" not in jobs
@@ -127,8 +127,8 @@ def test_one_result_plans_only_what_it_needs(clone, plan):
         "results/dataset/test.npy": "originals",
         "results/dataset/test.csv": "originals",
         "resources/weights/convnext.weights.h5": "backbone_weights",
-        "results/trunks/convnext/train.npy": "trunk",
-        "results/trunks/convnext/val.npy": "trunk",
+        "results/trunks/convnext/train.npy": "embed",
+        "results/trunks/convnext/val.npy": "embed",
         "results/embeddings/convnext/train.npy": "embed",
         "results/embeddings/convnext/val.npy": "embed",
         **{
@@ -197,7 +197,7 @@ def test_without_finalists_nothing_is_tuned(clone, plan, overlay):
 def test_a_cnn_needs_no_backbone(bare, plan, in_folder):
     planned = plan(bare, *in_folder(bare), "results/baseline_cnn/metrics.json")
     assert of_runs(planned, "train") == {"baseline_cnn"}
-    assert not {"backbone_weights", "trunk", "embed"} & set(planned.values())
+    assert not {"backbone_weights", "embed"} & set(planned.values())
 
 
 def test_no_flag_is_needed_to_run(clone, snakemake):

@@ -99,7 +99,7 @@ def test_every_job_has_a_log_and_a_benchmark(study):
         }
         assert {f"train/{run}" for run in TRAINED} <= names
         assert {f"evaluate/{run}" for run in TRAINED + CONTROLS} <= names
-        assert {"aggregate", "report", "trunk/mobilenetv3", "smears"} <= names
+        assert {"aggregate", "report", "embed/mobilenetv3", "smears"} <= names
 
 
 # Contracts of the data.
@@ -427,7 +427,7 @@ def test_a_partial_report_tells_of_what_is_finished_and_trains_nothing(
     arguments = in_folder(folder, TINY)
     result = snakemake(folder, *arguments, "--cores", 2, "--config", "partial=True")
     assert result.returncode == 0, result.said
-    assert not re.search("rule (train|search|evaluate|trunk|embed):", result.said)
+    assert not re.search("rule (train|search|evaluate|embed):", result.said)
     assert {path for path in folder.glob("results/*/*")} == before
     grid = pd.read_csv(folder / "results" / "tables" / "grid.csv").set_index("run")
     missing = ["mobilenetv3_cfg2", "mobilenetv3_tuned_adamw"]
@@ -605,7 +605,7 @@ def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, planned):
     finally:
         (tmp_path / "model.keras").rename(model)
     assert again.keys() == files_of("mobilenetv3_cfg1") | COMPARED | FINALISTS
-    assert not {"augment", "trunk", "embed", "backbone_weights"} & set(again.values())
+    assert not {"augment", "embed", "backbone_weights"} & set(again.values())
 
 
 @pytest.mark.parametrize("run", TRAINED)

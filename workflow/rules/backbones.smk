@@ -34,44 +34,24 @@ rule backbone_weights:
         "../../scripts/backbone_weights.py"
 
 
-rule trunk:
+# Trunk and top in one job: the top is a tenth of the work, another start would cost more.
+rule embed:
     input:
         **per_subset(images_of, CACHED),
         weights="resources/weights/{backbone}.weights.h5",
     output:
-        train=ensure("results/trunks/{backbone}/train.npy", non_empty=True),
-        val=ensure("results/trunks/{backbone}/val.npy", non_empty=True),
-    log:
-        "logs/trunk/{backbone}.log",
-    benchmark:
-        "benchmarks/trunk/{backbone}.tsv"
-    conda:
-        "../../envs/cpu.yaml"
-    threads: 1
-    resources:
-        mem_mb=scaled_by_attempt("mem_mb"),
-        runtime=scaled_by_attempt("runtime"),
-    params:
-        settings=boundary_settings,
-        precision=config["training"]["precision"],
-    message:
-        "Passing images through the trunk of {wildcards.backbone}"
-    script:
-        "../../scripts/trunk.py"
-
-
-rule embed:
-    input:
-        train="results/trunks/{backbone}/train.npy",
-        val="results/trunks/{backbone}/val.npy",
-        weights="resources/weights/{backbone}.weights.h5",
-    output:
-        train=ensure("results/embeddings/{backbone}/train.npy", non_empty=True),
-        val=ensure("results/embeddings/{backbone}/val.npy", non_empty=True),
+        activations_train=ensure("results/trunks/{backbone}/train.npy", non_empty=True),
+        activations_val=ensure("results/trunks/{backbone}/val.npy", non_empty=True),
+        embeddings_train=ensure(
+            "results/embeddings/{backbone}/train.npy", non_empty=True
+        ),
+        embeddings_val=ensure("results/embeddings/{backbone}/val.npy", non_empty=True),
     log:
         "logs/embed/{backbone}.log",
     benchmark:
         "benchmarks/embed/{backbone}.tsv"
+    # What others wait for goes before pictures, which fill the gaps.
+    priority: 10
     conda:
         "../../envs/cpu.yaml"
     threads: 1
@@ -80,9 +60,8 @@ rule embed:
         runtime=scaled_by_attempt("runtime"),
     params:
         settings=boundary_settings,
-        image_size=config["dataset"]["image_size"],
         precision=config["training"]["precision"],
     message:
-        "Passing activations through the frozen top of {wildcards.backbone}"
+        "Passing images through the frozen {wildcards.backbone}"
     script:
         "../../scripts/embed.py"

@@ -16,6 +16,7 @@ rule evaluate:
     benchmark:
         "benchmarks/evaluate/{run}.tsv"
     # Seconds, as every rule here: a cluster job of its own would cost more.
+    priority: 10
     localrule: True
     conda:
         "../../envs/cpu.yaml"

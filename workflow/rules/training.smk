@@ -20,6 +20,7 @@ rule train:
         "benchmarks/train/{run}.tsv"
     wildcard_constraints:
         run="|".join(KNOWN),
+    priority: 10
     conda:
         "../../envs/cpu.yaml"
     threads: 1

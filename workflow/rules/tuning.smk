@@ -43,6 +43,7 @@ rule search:
         "benchmarks/search/{run}.tsv"
     wildcard_constraints:
         run="|".join(TUNED),
+    priority: 10
     conda:
         "../../envs/cpu.yaml"
     threads: 1

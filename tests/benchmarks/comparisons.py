@@ -1,0 +1,327 @@
+"""What the workflow computes, and the direct way to the same result: two sides of each row.
+
+A side is a function of a `Setting`; it gets everything ready, then yields, and what it does
+from there to its end is timed. What it returns, arrays or numbers by name, must be the same on
+both sides. Every side runs in a process of its own, which has begun TensorFlow already.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+import direct_way
+from hemagrid import backbones, checkpoints, features, files, runtime, search, training
+from hemagrid.config_files import load_config
+from hemagrid.heads import build_head
+
+CONFIG = load_config()
+HEADS = [CONFIG["heads"][name] for name in CONFIG["grid"]["heads"]]
+NETWORKS = {entry["application"]: entry for entry in CONFIG["backbones"].values()}
+CLASSES, SEED, BATCH, SIZE = 8, CONFIG["seed"], 32, 96
+SHARE = 0.25  # validation images for each training image
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network, how many training images, and for how many epochs; `folder` is scratch."""
+
+    application: str
+    images: int
+    epochs: int
+    folder: Path
+    size: int = SIZE
+
+    @property
+    def weights(self):
+        """The network's starting weights, in the layout in which Keras ships them."""
+        return self.folder / f"{self.application}_{self.size}.weights.h5"
+
+    def subset(self, name):
+        """Make up images uint8 (N, S, S, 3) of a hue per class, and their labels."""
+        count = self.images if name == "train" else max(int(SHARE * self.images), CLASSES)
+        random = np.random.default_rng([SEED, len(name)])
+        labels = np.arange(count) % CLASSES
+        hues = np.random.default_rng(SEED).integers(0, 128, (CLASSES, 1, 1, 3))
+        noise = random.integers(0, 128, (count, self.size, self.size, 3), dtype="uint8")
+        return noise + hues[labels].astype("uint8"), labels
+
+    def write(self):
+        """Write what jobs of the workflow read: images, tables; return their paths."""
+        paths = {}
+        for name in ("train", "val"):
+            images, labels = self.subset(name)
+            paths[f"images_{name}"] = self.folder / f"{name}.npy"
+            paths[f"table_{name}"] = self.folder / f"{name}.csv"
+            np.save(paths[f"images_{name}"], images)
+            classes = [f"class_{label}" for label in labels]
+            table = pd.DataFrame({"label": labels, "class_name": classes})
+            files.write_table(paths[f"table_{name}"], table)
+        return paths
+
+
+def make_weights(setting):
+    """Write random weights that let a signal pass, as a user's own file of Keras's network."""
+    images, _ = setting.subset("train")
+    ours = backbones.random_backbone(setting.application, images[:64], SEED)
+    shipped = getattr(keras.applications, setting.application)(
+        include_top=False, weights=None, pooling="avg", input_shape=images.shape[1:]
+    )
+    for kernel, variable in zip(ours.get_weights(), shipped.weights, strict=True):
+        if kernel.shape != variable.shape:  # depthwise
+            kernel = kernel.transpose(0, 1, 3, 2)
+        # ConvNeXt scales its blocks to almost nothing at first: nothing would be compared.
+        is_scale = variable.path.endswith("gamma") and "layer_scale" in variable.path
+        variable.assign(np.full(kernel.shape, 0.1) if is_scale else kernel)
+    shipped.save_weights(setting.weights)
+
+
+# The workflow's side
+
+
+def cached(setting, paths):
+    """Pass the images through the network once, as the job does; return the caches."""
+    backbone = backbones.saved_backbone(setting.application, setting.size, setting.weights)
+    top = NETWORKS[setting.application]["top"]
+    trunk, top = backbones.cut_backbone(backbone, top)
+    for name in ("train", "val"):
+        images = files.open_images(paths[f"images_{name}"])
+        paths[f"activations_{name}"] = setting.folder / f"activations_{name}.npy"
+        paths[f"embeddings_{name}"] = setting.folder / f"embeddings_{name}.npy"
+        of = (paths[f"{kind}_{name}"] for kind in ("activations", "embeddings"))
+        features.write_features(trunk, top, images, *of)
+    return backbone
+
+
+def examples(paths, kind, name):
+    labels = files.read_table(paths[f"table_{name}"])["label"].to_numpy()
+    return training.Examples(np.load(paths[f"{kind}_{name}"], mmap_mode="r"), labels)
+
+
+def trained(model, phase, setting, paths, kind, rate):
+    """Train a model in one phase, as a job of the workflow does."""
+    trainer = training.Trainer("ours", CONFIG["training"], CLASSES, SEED, say=lambda line: None)
+    sets = (examples(paths, kind, name) for name in ("train", "val"))
+    trainer.fit(
+        training.Phase(phase, model, *sets, BATCH, setting.epochs, setting.epochs, rate)
+    )
+
+
+def our_extraction(setting):
+    paths = setting.write()
+    yield
+    features_count = cached(setting, paths).output_shape[-1]
+    found = []
+    for head in HEADS:
+        keras.utils.set_random_seed(SEED)
+        model = build_head(head, features_count, CLASSES)
+        phase = "feature_extraction"
+        trained(model, phase, setting, paths, "embeddings", head["learning_rate"])
+        found += model.get_weights()
+    return found
+
+
+def our_finetuning(setting):
+    paths = setting.write()
+    yield
+    backbone = cached(setting, paths)
+    start, found = backbone.get_weights(), []
+    for head in HEADS:
+        backbone.set_weights(start)
+        keras.utils.set_random_seed(SEED)
+        top = NETWORKS[setting.application]["top"]
+        network = training.TransferModel(backbone, top, head, CLASSES)
+        model = network.freeze_for("finetune_top")
+        rate = CONFIG["training"]["finetune_top"]["learning_rate"]
+        trained(model, "finetune_top", setting, paths, "activations", rate)
+        found += network.head.get_weights()
+        found += [np.asarray(v) for v in network.top.trainable_variables]
+    return found
+
+
+def search_settings():
+    tuning = CONFIG["tuning"]
+    space = {key: value for key, value in tuning["space"].items() if key != "weight_decay"}
+    return {
+        "space": space,
+        "hyperband": tuning["hyperband"],
+        "batch_size": BATCH,
+        "training": CONFIG["training"],
+        "seed": SEED,
+    }
+
+
+def our_search(setting):
+    paths = setting.write()
+    out = {"head": setting.folder / "head.json", "trials": setting.folder / "trials.csv"}
+    yield
+    cached(setting, paths)
+    inputs = {name: path for name, path in paths.items() if "embed" in name or "table" in name}
+    settings = search_settings()
+    search.search_head("ours", settings, inputs, out, setting.folder / "checkpoints")
+    return [pd.read_csv(out["trials"])["val_accuracy"].to_numpy()]
+
+
+# The direct way's side
+
+
+def head_on(setting, base, head):
+    keras.utils.set_random_seed(SEED)
+    head = build_head(head, base.output_shape[-1], CLASSES)
+    return head, direct_way.classifier(setting.application, base, head)
+
+
+def direct_extraction(setting):
+    train, val = setting.subset("train"), setting.subset("val")
+    yield
+    base = direct_way.load_base(setting.application, setting.size, setting.weights)
+    base.trainable = False
+    found = []
+    for entry in HEADS:
+        head, model = head_on(setting, base, entry)
+        phase, rate = "feature_extraction", entry["learning_rate"]
+        direct_way.fit(model, train, val, phase, setting.epochs, rate, BATCH, SEED)
+        found += head.get_weights()
+    return found
+
+
+def direct_finetuning(setting):
+    train, val = setting.subset("train"), setting.subset("val")
+    yield
+    base = direct_way.load_base(setting.application, setting.size, setting.weights)
+    start, found = base.get_weights(), []
+    rate = CONFIG["training"]["finetune_top"]["learning_rate"]
+    for entry in HEADS:
+        base.set_weights(start)
+        direct_way.unfreeze(base, NETWORKS[setting.application]["top"])
+        head, model = head_on(setting, base, entry)
+        direct_way.fit(model, train, val, "finetune_top", setting.epochs, rate, BATCH, SEED)
+        found += head.get_weights()
+        found += [np.asarray(v) for v in base.trainable_variables]
+    return found
+
+
+def direct_search(setting):
+    paths = setting.write()
+    inputs = {f"table_{name}": paths[f"table_{name}"] for name in ("train", "val")}
+    inputs |= {f"embeddings_{name}": paths[f"images_{name}"] for name in ("train", "val")}
+    yield
+    base = direct_way.load_base(setting.application, setting.size, setting.weights)
+    base.trainable = False
+    checkpoint = checkpoints.Checkpoint("direct", "key", setting.folder / "checkpoints")
+    trials = direct_way.Search(
+        setting.application, base, "direct", search_settings(), inputs, checkpoint
+    )
+    return [np.array([row["val_accuracy"] for row in trials.trials()])]
+
+
+# Steps alone: networks are built, and the first step is taken, before the clock starts
+
+
+def forward(setting, network):
+    """Time one pass of the images through a network that has passed some already."""
+    images, _ = setting.subset("train")
+    network.predict_on_batch(images[:BATCH])
+    yield
+    return [features.predict(network, images, BATCH)]
+
+
+def steps(setting, network):
+    """Time one epoch of training steps of a network that has taken one already."""
+    images, labels = setting.subset("train")
+    keras.utils.set_random_seed(SEED)
+    head = keras.layers.Dense(CLASSES, activation="softmax")
+    model = keras.Model(network.input, head(network.output))
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy")
+    model.train_on_batch(images[:BATCH], labels[:BATCH])
+    yield
+    for start in range(0, len(labels), BATCH):
+        model.train_on_batch(images[start : start + BATCH], labels[start : start + BATCH])
+    return [np.asarray(head.kernel)]
+
+
+def our_network(setting):
+    return backbones.saved_backbone(setting.application, setting.size, setting.weights)
+
+
+def their_network(setting):
+    return direct_way.load_base(setting.application, setting.size, setting.weights)
+
+
+def our_forward(setting):
+    return forward(setting, our_network(setting))
+
+
+def direct_forward(setting):
+    return forward(setting, their_network(setting))
+
+
+def our_steps(setting):
+    return steps(setting, our_network(setting))
+
+
+def direct_steps(setting):
+    return steps(setting, their_network(setting))
+
+
+def our_first_step(setting):
+    images, labels = setting.subset("train")
+    backbone = our_network(setting)
+    keras.utils.set_random_seed(SEED)
+    top = NETWORKS[setting.application]["top"]
+    model = training.TransferModel(backbone, top, HEADS[-1], CLASSES).freeze_for("finetune_all")
+    rate = CONFIG["training"]["finetune_all"]["learning_rate"]
+    whole = training.Examples(images, labels)
+    phase = training.Phase("finetune_all", model, whole, whole, BATCH, 1, 1, rate)
+    weight_of = training.class_weights(labels, CLASSES)
+    yield
+    training.Trainer("ours", CONFIG["training"], CLASSES, SEED)._compile(phase)
+    (rows,) = training.epoch_order(len(labels), BATCH, SEED, phase.name, 1)
+    weights = weight_of[labels[rows]]
+    model.train_on_batch(images[rows], labels[rows], sample_weight=weights)
+    return [np.asarray(variable) for variable in model.trainable_variables]
+
+
+def direct_first_step(setting):
+    train = setting.subset("train")
+    base = their_network(setting)
+    direct_way.unfreeze(base)
+    _, model = head_on(setting, base, HEADS[-1])
+    rate = CONFIG["training"]["finetune_all"]["learning_rate"]
+    yield
+    direct_way.compiled(model, rate).fit(
+        direct_way.batches(*train, BATCH, SEED, "finetune_all"),
+        steps_per_epoch=1,
+        verbose=0,
+    )
+    return [np.asarray(variable) for variable in model.trainable_variables]
+
+
+SIDES = {
+    "extraction": (our_extraction, direct_extraction),
+    "finetuning": (our_finetuning, direct_finetuning),
+    "search": (our_search, direct_search),
+    "forward": (our_forward, direct_forward),
+    "steps": (our_steps, direct_steps),
+    "first_step": (our_first_step, direct_first_step),
+}
+
+
+def run_side(row, side, setting):
+    """Return (seconds, results as a list of arrays) of one side of a row."""
+    ours = side == "ours"
+    if ours:
+        runtime.begin(SEED)
+    else:
+        keras.utils.set_random_seed(SEED)
+    work = SIDES[row][not ours](setting)
+    next(work)
+    begun = time.perf_counter()
+    try:
+        next(work)
+    except StopIteration as end:
+        return time.perf_counter() - begun, end.value
+    raise AssertionError(f"{row}, {side}: yields twice")

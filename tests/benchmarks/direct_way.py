@@ -1,0 +1,123 @@
+"""The direct way to do the study: plain Keras, written as its guide on transfer learning.
+
+https://keras.io/guides/transfer_learning: a network of keras.applications without its top,
+frozen and in inference mode, a head on it, `fit` on images; then layers are unfrozen, the
+model is compiled again, and `fit` again. So does a notebook, head by head.
+
+It learns from the same batches as the workflow, from the same starting weights, for the same
+epochs, so that both must end in the same weights. Nothing here is slower than it has to be: a
+network is built once for all heads, and what Keras does on its own is left on.
+"""
+
+import itertools
+import sys
+
+import keras
+import numpy as np
+
+from hemagrid import search
+from hemagrid.heads import build_head
+from hemagrid.training import class_weights, epoch_order
+
+
+def batches(images, labels, batch_size, seed, phase):
+    """Yield images, labels and class weights without end, in the order of the workflow."""
+    weight_of = class_weights(labels, int(labels.max()) + 1)
+    for epoch in itertools.count(1):
+        for rows in epoch_order(len(labels), batch_size, seed, phase, epoch):
+            yield images[rows], labels[rows], weight_of[labels[rows]]
+
+
+def load_base(application, size, weights):
+    """Build the network as keras.applications ships it; `weights` is a file of its own."""
+    constructor = getattr(keras.applications, application)
+    base = constructor(
+        include_top=False, weights=None, pooling="avg", input_shape=(size, size, 3)
+    )
+    base.load_weights(weights)
+    for layer in base.layers:
+        # The workflow's backbones run in inference mode; Keras 3.15 leaves this one on.
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    return base
+
+
+def classifier(application, base, head):
+    """Put a head on the network."""
+    module = sys.modules[getattr(keras.applications, application).__module__]
+    inputs = keras.Input(base.input_shape[1:])
+    x = base(module.preprocess_input(inputs), training=False)
+    return keras.Model(inputs, head(x))
+
+
+def unfreeze(base, boundary=None):
+    """Let everything but BatchNormalization train, or what comes after the layer `boundary`."""
+    base.trainable = True
+    below = boundary is not None
+    for layer in base.layers:
+        layer.trainable = not (below or isinstance(layer, keras.layers.BatchNormalization))
+        below = below and layer.name != boundary
+
+
+def compiled(model, rate):
+    """Compile a model as the guide does; return it."""
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def fit(model, train, val, phase, epochs, rate, batch_size, seed, monitor="val_loss"):
+    """Compile and fit a model, and give it the weights of its best epoch; return the history."""
+    best = keras.callbacks.EarlyStopping(monitor, patience=epochs, restore_best_weights=True)
+    return (
+        compiled(model, rate)
+        .fit(
+            batches(*train, batch_size, seed, phase),
+            steps_per_epoch=len(train[1]) // batch_size,
+            validation_data=val,
+            validation_batch_size=64,
+            epochs=epochs,
+            callbacks=[best],
+            verbose=0,
+        )
+        .history
+    )
+
+
+class Search(search._Search):
+    """A Hyperband search that passes the images through the network in each trial.
+
+    Which head comes next is asked of the same oracle; where the workflow has embeddings there
+    are images, and a trial is `fit`.
+    """
+
+    def __init__(self, application, base, *arguments):
+        super().__init__(*arguments)
+        self.application, self.base = application, base
+
+    def _run_trial(self, number, values):
+        row = search._described(number, values)
+        seed = np.random.SeedSequence([self.settings["seed"], number]).generate_state(1)[0]
+        keras.utils.set_random_seed(int(seed))
+        chosen = search._head(row, self.settings["space"]["batch_norm"])
+        head = build_head(chosen, self.base.output_shape[-1], self.classes)
+        if row["parent"] is not None:
+            head.set_weights(self.weights[row["parent"]])
+        history = fit(
+            classifier(self.application, self.base, head),
+            (self.train.inputs, self.train.labels),
+            (self.val.inputs, self.val.labels),
+            f"round_{row['round']}",
+            row["epochs"] - row["initial_epoch"],
+            chosen["learning_rate"],
+            self.settings["batch_size"],
+            self.settings["seed"],
+            monitor="val_accuracy",
+        )
+        best = int(np.argmax(history["val_accuracy"]))
+        row |= {name: history[name][best] for name in ("val_accuracy", "val_loss")}
+        row["seconds"] = 0.0
+        return row, head.get_weights()
