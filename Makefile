@@ -12,14 +12,16 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-cluster faults plan status report submission venv lock check
+.PHONY: help demo bench test test-cluster faults plan status report remove-caches submission venv lock check
 
 help:
 	@echo "make demo   the complete small study: no network, no GPU, minutes"
 	@echo "make plan   what a study will cost: ARGS='--configfile my.yaml --profile profiles/slurm'"
 	@echo "make status where every run of a study stands: ARGS='--directory DIR'"
 	@echo "make report the report of what is finished by now; trains nothing, disturbs nothing"
+	@echo "make remove-caches   activations and embeddings, once a study is finished"
 	@echo "make submission RUN=convnext_cfg1   a package for Codabench, scored here"
+	@echo "make bench  speed against the direct way, and how cost grows: half an hour"
 	@echo "make test   format, lint and all tests"
 	@echo "make faults what a cluster does to a job, the slow ones included: 30 minutes, as root"
 	@echo "make test-cluster PROFILE=profiles/slurm   a small study on the cluster you sit on"
@@ -39,6 +41,12 @@ status: venv
 
 report: venv
 	@$(SNAKEMAKE) --nolock --quiet reason host --cores $(CORES) --config partial=True $(ARGS)
+
+remove-caches: venv
+	@$(VENV)/bin/python scripts/remove_caches.py $(ARGS)
+
+bench: venv
+	@$(VENV)/bin/python tests/benchmarks/bench.py $(ARGS)
 
 submission: venv
 	@test -n "$(RUN)" || { echo "Which run? make submission RUN=convnext_cfg1"; exit 1; }

@@ -154,9 +154,10 @@ def augment_rows(images, plan, settings, seed, out):
             chunk = rows[start : start + CHUNK]
             parents = plan["parent_id"].to_numpy()[chunk]
             keys = _keys(seed, parents, plan["copy"].to_numpy()[chunk])
-            pixels = images[parents].astype("float32")
+            pixels = files.take(images, parents).astype("float32")
             result = functions[policy](pixels, keys)
             out[chunk] = np.clip(np.rint(result), 0, 255).astype("uint8")
+            files.release(out)
 
 
 def _augment_shard(images, out, plan, rows, settings, seed):
@@ -187,7 +188,7 @@ def augment(images, splits, subset, settings, assignment, seed, shards, out):
         else:
             array.flush()
             _in_processes(images, array.filename, table, settings, seed, shards)
-        table["sha256"] = [hashlib.sha256(image.tobytes()).hexdigest() for image in array]
+        table["sha256"] = _digests(array)
     files.write_table(out["table"], table)
     progress(f"{subset}: {len(table)} copies of {len(parents)} images")
 
@@ -220,6 +221,15 @@ def _in_processes(images, out, plan, settings, seed, shards):
     )
 
 
+def _digests(array):
+    """Return the SHA-256 of each image's bytes, as hex digits."""
+    digests = []
+    for start in range(0, len(array), CHUNK):
+        chunk = files.take(array, slice(start, start + CHUNK))
+        digests += [hashlib.sha256(image.tobytes()).hexdigest() for image in chunk]
+    return digests
+
+
 def _members(splits, split):
     """Read the rows of splits.csv that belong to `split`."""
     table = files.read_table(splits)
@@ -233,7 +243,7 @@ def originals(images, splits, split, out):
     with files.new_array(out["images"], (len(rows), *pixels.shape[1:]), "uint8") as array:
         for position, id_ in enumerate(rows["id"]):
             array[position] = pixels[id_]
-        digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in array]
+        digests = _digests(array)
     files.write_table(
         out["table"],
         pd.DataFrame(

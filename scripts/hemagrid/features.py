@@ -20,7 +20,7 @@ def batches(model, array, batch_size=BATCH):
     The last batch is padded to full size: another shape would be traced anew.
     """
     for start in range(0, len(array), batch_size):
-        rows = np.asarray(array[start : start + batch_size])
+        rows = files.take(array, slice(start, start + batch_size))
         padding = [(0, batch_size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
         outputs = model.predict_on_batch(np.pad(rows, padding))
         yield slice(start, start + len(rows)), outputs[: len(rows)].astype("float32")
@@ -45,6 +45,8 @@ def write_features(trunk, top, images, activations, embeddings):
         for rows, outputs in batches(trunk, images):
             below[rows] = outputs
             above[rows] = predict(top, outputs)
+            files.release(below)
+            files.release(above)
 
 
 def cache_features(settings, precision, inputs, out):

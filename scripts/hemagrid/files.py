@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import mmap
 import os
 import uuid
 from pathlib import Path
@@ -54,6 +55,23 @@ def open_images(path):
             f"{path}: found {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)"
         )
     return images
+
+
+def take(array, rows):
+    """Return a copy of some rows of an array, memory-mapped or not, and release the map."""
+    taken = np.array(array[rows])
+    release(array)
+    return taken
+
+
+def release(array):
+    """Give back the memory that a memory-mapped array has come to hold; its content stays.
+
+    The system counts every page that was read or written through a map as memory of the
+    process, and a scheduler may kill a job for it. They remain in the system's own cache.
+    """
+    if isinstance(array, np.memmap):
+        array._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def write_text(path, text):

@@ -38,9 +38,9 @@ from hemagrid.sources import class_names
 # As Keras clips probabilities in its own cross-entropy.
 EPSILON = 1e-7
 SAVE_EVERY = 600  # seconds within an epoch after which a checkpoint is due
-# The part of the time that checkpoints may take: a long epoch is always followed by one, of
-# short epochs of a large network so many go by first that writing does not hold them up.
-SAVE_SHARE = 0.1
+# After an epoch a checkpoint is written if that takes no longer than this many seconds, or this
+# part of the time since the last one: of short epochs of a large network some go by first.
+SAVE_SECONDS, SAVE_SHARE = 0.5, 0.1
 DISK = 200e6  # bytes per second, a guess until one of the phase has been written and timed
 
 
@@ -118,10 +118,9 @@ class Trainer:
     Early stopping watches `monitor` on the validation set. The best weights so far are
     carried from phase to phase, so that a phase that only does harm leaves no trace.
 
-    With a `checkpoint` it saves its state after an epoch, unless writing it would take more
-    than `SAVE_SHARE` of the time since the last one, and on SIGTERM or SIGINT after the step
-    under way, then raises Stopped; made anew it goes on from there and ends in the same
-    weights. `phases` are the names to come, for people who look at its progress; `say`
+    With a `checkpoint` it saves its state after an epoch, if that is cheap beside the time
+    since the last one, and on SIGTERM or SIGINT after the step under way, then raises Stopped;
+    made anew it goes on from there and ends in the same weights. `phases` are the names to come, for people who look at its progress; `say`
     prints the line of an epoch.
 
     A `weight_decay` makes the optimizer AdamW, whatever `settings` name.
@@ -189,7 +188,8 @@ class Trainer:
         return position, [arrays[name] for name in sorted(arrays) if name.startswith("best")]
 
     def _save_is_cheap(self):
-        return self.save_seconds <= SAVE_SHARE * (time.perf_counter() - self.saved_at)
+        since = time.perf_counter() - self.saved_at
+        return self.save_seconds <= max(SAVE_SECONDS, SAVE_SHARE * since)
 
     def _save(self, phase, position, best_weights):
         if self.checkpoint is None:
@@ -283,7 +283,7 @@ class Trainer:
             labels = phase.train.labels[rows]
             # Keras reports on this batch alone; all batches have one size.
             logs = phase.model.train_on_batch(
-                phase.train.inputs[rows],
+                files.take(phase.train.inputs, rows),
                 labels,
                 sample_weight=weight_of[labels],
                 return_dict=True,

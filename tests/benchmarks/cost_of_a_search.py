@@ -28,9 +28,7 @@ def main():
             )
         )
         rows.append([backbone, f"{search:,.0f}", f"{once:,.0f}", f"{search / once:.2f}"])
-    print(
-        aligned(["backbone", "a search, s", "all images through it once, s", "ratio"], rows)
-    )
+    print(aligned(["backbone", "a search, s", "all images through it once, s", "ratio"], rows))
 
 
 if __name__ == "__main__":

@@ -98,21 +98,3 @@ def fingerprints(count, threads):
     """Hash `count` pictures; return seconds."""
     images = pictures(count)
     return seconds_of(lambda: duplicates.fingerprint(images, threads))
-
-
-if __name__ == "__main__":
-    from pathlib import Path
-    import tempfile
-
-    runtime.prepare(2)
-    what = sys.argv[1]
-    if what == "near":
-        for n in (13_759, 100_000, 1_000_000):
-            print(n, near_groups(n), runtime.peak_memory_mib())
-    elif what == "prints":
-        for n in (2000, 13_759):
-            print(n, fingerprints(n, 2))
-    else:
-        with tempfile.TemporaryDirectory() as f:
-            side = {"ours": our_augmentation, "direct": direct_augmentation}[what]
-            print(what, images_per_second(side, Path(f), 128, 2048, int(sys.argv[2])))

@@ -10,8 +10,8 @@ from .cluster import Cluster
 
 
 def submit(cluster, command, *options):
-    wrapped = ("--output=/dev/null", "--mem=100", "--wrap", command)
-    return cluster.run("sbatch", "--parsable", *options, *wrapped).strip()
+    settled = ("--parsable", "--output=/dev/null", "--mem=100")
+    return cluster.run("sbatch", *settled, *options, "--wrap", command).strip()
 
 
 def wait_for_state(cluster, number, state):

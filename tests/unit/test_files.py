@@ -1,6 +1,7 @@
 """A file is complete or absent, and a table reads as it was written."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -114,3 +115,26 @@ def test_an_empty_cell_among_numbers_stays_empty(tmp_path):
     table = pd.DataFrame({"id": [0, 1], "near_group": ["0", ""]})
     files.write_table(tmp_path / "a.csv", table)
     assert list(files.read_table(tmp_path / "a.csv")["near_group"]) == ["0", ""]
+
+
+def mapped_mib():
+    """Return what this process holds of files, in MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssFile:")[1].split()[0]) / 1024
+
+
+def test_what_is_read_and_written_through_a_map_is_given_back(tmp_path):
+    path, mib = tmp_path / "array.npy", 64
+    content = np.random.default_rng(0).integers(0, 256, (mib, 2**20), dtype="uint8")
+    before = mapped_mib()
+    with files.new_array(path, content.shape, "uint8") as array:
+        array[:] = content
+        assert mapped_mib() > before + mib / 2
+        files.release(array)
+        assert mapped_mib() < before + mib / 4
+    array = np.load(path, mmap_mode="r")
+    for row in range(mib):
+        np.testing.assert_array_equal(files.take(array, [row]), content[[row]])
+    assert mapped_mib() < before + mib / 4
+    assert array.max() == 255 and mapped_mib() > before + mib / 2
+    np.testing.assert_array_equal(files.take(content, slice(1, 3)), content[1:3])

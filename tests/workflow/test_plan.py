@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 # For people, not of a rule.
-PROGRAMS = {"plan", "predict", "status"}
+PROGRAMS = {"plan", "predict", "remove_caches", "status"}
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem not in PROGRAMS)
 LIBRARY = sorted((ROOT / "scripts" / "hemagrid").glob("*.py"))
 

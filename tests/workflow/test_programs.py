@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -12,9 +13,9 @@ from ..conftest import ROOT, TINY
 
 @pytest.fixture
 def program(tmp_path):
-    """A function that runs a program of scripts/ and returns what it printed."""
+    """A function that runs a program of scripts/ and returns what it printed, or its error."""
 
-    def run(name, *arguments):
+    def run(name, *arguments, expected=0):
         done = subprocess.run(
             [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)],
             cwd=tmp_path,
@@ -23,8 +24,8 @@ def program(tmp_path):
             text=True,
             timeout=120,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == expected, done.stderr
+        return done.stderr if expected else done.stdout
 
     return run
 
@@ -37,8 +38,8 @@ def jobs_in(plan):
 def test_the_plan_of_the_whole_study_on_a_cluster(program, tmp_path):
     plan = program("plan", "--profile", ROOT / "profiles" / "slurm", "--directory", tmp_path)
     jobs = jobs_in(plan)
-    assert plan.startswith("14 runs in the grid, 80 jobs to do.")
-    assert sum(count for count, _ in jobs.values()) == 80
+    assert plan.startswith("14 runs in the grid, 76 jobs to do.")
+    assert sum(count for count, _ in jobs.values()) == 76
     said = " ".join(plan.split())
     assert "Not in the table: 3 searches and as many trainings more" in said
     assert "(convnext_tuned, vgg16_tuned, convnext_tuned_adamw)" in said
@@ -61,3 +62,26 @@ def test_a_finished_study_has_nothing_to_do_and_every_run_is_finished(program, s
     transfer = [f"mobilenetv3_{head}" for head in ("cfg1", "cfg2", "tuned", "tuned_adamw")]
     for run in ("baseline_cnn", "regularized_cnn", *transfer):
         assert re.search(rf"^{run} +finished ", status, flags=re.MULTILINE)
+
+
+def test_a_finished_study_does_without_its_caches(program, study, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(study.folder, folder)
+    settings = ("--directory", folder, "--configfile", TINY)
+    metrics = folder / "results" / "mobilenetv3_cfg1" / "metrics.json"
+    metrics.rename(tmp_path / "aside")
+    refused = program("remove_caches", *settings, expected=1)
+    assert "this study is not finished" in refused and "evaluate" in refused
+    assert (folder / "results" / "trunks" / "mobilenetv3" / "train.npy").exists()
+
+    (tmp_path / "aside").rename(metrics)
+    said = program("remove_caches", *settings)
+    assert re.fullmatch(r"Removed results/trunks and results/embeddings: [\d.]+ [kM]B\n", said)
+    assert not {"trunks", "embeddings"} & {path.name for path in (folder / "results").iterdir()}
+    assert "0 jobs to do" in program("plan", *settings)
+    # One that is asked for again gets them again.
+    (folder / "results" / "mobilenetv3_cfg2" / "model.keras").unlink()
+    assert {"embed": (1, "local"), "train": (1, "local")}.items() <= {
+        rule: (count, "local")
+        for rule, (count, _) in jobs_in(program("plan", *settings)).items()
+    }.items()

@@ -1,0 +1,48 @@
+"""Remove what a finished study needs no more: trunk activations and embeddings.
+
+    python scripts/remove_caches.py [--configfile my.yaml ...] [--directory DIR]
+
+A program for people, no rule's script. It takes the arguments of snakemake, and removes
+nothing as long as snakemake would still have something to do with them. A run that is asked for
+later, of a new head for example, has the caches made again.
+"""
+
+import contextlib
+import io
+import shutil
+import sys
+from pathlib import Path
+
+from snakemake.cli import parse_args
+from snakemake.exceptions import WorkflowError, print_exception
+
+from hemagrid.terminal import size
+from plan import planned
+
+CACHES = ("results/trunks", "results/embeddings")
+
+
+def main():
+    with contextlib.redirect_stderr(io.StringIO()):  # which profile was read
+        _, arguments = parse_args(sys.argv[1:])
+    try:
+        jobs, _ = planned(arguments)
+    except WorkflowError as error:
+        print_exception(error)
+        sys.exit(1)
+    if jobs:
+        sys.exit(
+            f"Error: this study is not finished: {len(jobs)} jobs to do, of which "
+            f"{jobs[0].rule} is the first; nothing was removed. Finish it with the same "
+            "arguments: snakemake"
+        )
+    freed = 0
+    for cache in CACHES:
+        folder = Path(arguments.directory or ".", cache)
+        freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"Removed {' and '.join(CACHES)}: {size(freed)}")
+
+
+if __name__ == "__main__":
+    main()
