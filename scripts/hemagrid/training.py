@@ -120,8 +120,8 @@ class Trainer:
 
     With a `checkpoint` it saves its state after an epoch, if that is cheap beside the time
     since the last one, and on SIGTERM or SIGINT after the step under way, then raises Stopped;
-    made anew it goes on from there and ends in the same weights. `phases` are the names to come, for people who look at its progress; `say`
-    prints the line of an epoch.
+    made anew it goes on from there and ends in the same weights. `phases` are the names to
+    come, for people who look at its progress; `say` prints the line of an epoch.
 
     A `weight_decay` makes the optimizer AdamW, whatever `settings` name.
     """

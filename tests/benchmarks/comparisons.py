@@ -9,11 +9,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import direct_way
 import keras
 import numpy as np
 import pandas as pd
 
-import direct_way
 from hemagrid import backbones, checkpoints, features, files, runtime, search, training
 from hemagrid.config_files import load_config
 from hemagrid.heads import build_head

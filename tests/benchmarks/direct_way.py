@@ -70,7 +70,7 @@ def compiled(model, rate):
 
 
 def fit(model, train, val, phase, epochs, rate, batch_size, seed, monitor="val_loss"):
-    """Compile and fit a model, and give it the weights of its best epoch; return the history."""
+    """Compile and fit a model, give it the weights of its best epoch, return the history."""
     best = keras.callbacks.EarlyStopping(monitor, patience=epochs, restore_best_weights=True)
     return (
         compiled(model, rate)

@@ -670,7 +670,7 @@ def test_a_torn_checkpoint_starts_the_run_anew(data_set, tmp_path, monkeypatch, 
 
 @pytest.fixture
 def saved(monkeypatch):
-    """The (epoch, steps of it) at which checkpoints are written, as they are written."""
+    """The (epoch, steps of it) at which checkpoints are written, in their order."""
     places = []
     save = checkpoints.Checkpoint.save
 

@@ -1,0 +1,119 @@
+"""Measure augmentation against keras-cv's layers in a parallel map of tf.data.
+
+    python tests/benchmarks/augmentation_speed.py [--images 4000] [--threads 2]
+
+Copies per second on as many cores, half of them RandAugment and half AugMix, as the study has
+them, start and tracing left out: of a short and a long run the difference counts. And whether a
+second run gives the same bytes. Every side runs in a process of its own.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from hemagrid import augmentation, files, runtime  # noqa: E402
+from hemagrid.config_files import load_config  # noqa: E402
+from hemagrid.terminal import aligned  # noqa: E402
+
+FEW = 256
+SETTINGS = load_config()["augmentation"]["train"]
+
+
+def pictures(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 96, 96, 3), dtype="uint8")
+
+
+def ours(count, threads):
+    """Write one copy of each of `count` images as the rule does; return seconds and pixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        images, splits = Path(folder, "images.npy"), Path(folder, "splits.csv")
+        np.save(images, pictures(count))
+        table = pd.DataFrame({"id": range(count), "label": 0, "class_name": "cell"})
+        files.write_table(splits, table.assign(source="made up", split="train"))
+        out = {"images": Path(folder, "train.npy"), "table": Path(folder, "train.csv")}
+        settings = SETTINGS | {"copies": 1}
+        begun = time.perf_counter()
+        augmentation.augment(
+            images, splits, "train", settings, "alternate", seed=42, shards=threads, out=out
+        )
+        return time.perf_counter() - begun, np.load(out["images"])
+
+
+def keras_cv_in_tf_data(count, threads):
+    import keras_cv
+    import tensorflow as tf
+
+    layers = [
+        keras_cv.layers.RandAugment(
+            value_range=(0, 255),
+            augmentations_per_image=SETTINGS["randaugment"]["n"],
+            magnitude=SETTINGS["randaugment"]["m"],
+        ),
+        keras_cv.layers.AugMix(
+            value_range=(0, 255),
+            num_chains=SETTINGS["augmix"]["k"],
+            severity=SETTINGS["augmix"]["m"],
+        ),
+    ]
+    images, out = pictures(count), np.empty((count, 96, 96, 3), "uint8")
+    begun = time.perf_counter()
+    for half, layer in enumerate(layers):
+        copies = tf.data.Dataset.from_tensor_slices(images[half::2]).map(
+            lambda image, layer=layer: layer(tf.cast(image, tf.float32)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        for place, image in enumerate(copies.as_numpy_iterator()):
+            out[2 * place + half] = np.clip(np.rint(image), 0, 255)
+    return time.perf_counter() - begun, out
+
+
+SIDES = {"ours": ours, "keras-cv in tf.data": keras_cv_in_tf_data}
+
+
+def measured(side, many, threads):
+    """Print the rate of one side, and the digest of what a short run gives."""
+    work = SIDES[side]
+    work(FEW, threads)
+    short, pixels = work(FEW, threads)
+    long, _ = work(FEW + many, threads)
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    print(json.dumps({"rate": many / (long - short), "digest": digest}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        runtime.prepare(arguments.threads)
+        measured(arguments.side, arguments.images, arguments.threads)
+        return
+    rows = []
+    for side, threads in [("ours", 1), *((side, arguments.threads) for side in SIDES)]:
+        command = [sys.executable, __file__, "--side", side, "--threads", str(threads)]
+        command += ["--images", str(arguments.images)]
+        said = []
+        for _ in range(2):
+            ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            said.append(json.loads(ended.stdout.splitlines()[-1]))
+        rate = max(run["rate"] for run in said)
+        same = said[0]["digest"] == said[1]["digest"]
+        rows.append([side, str(threads), f"{rate:.0f}", "yes" if same else "no"])
+        print("  ".join(rows[-1]), file=sys.stderr, flush=True)
+    print(aligned(["augmentation", "cores", "copies per second", "same bytes again"], rows))
+
+
+if __name__ == "__main__":
+    main()
