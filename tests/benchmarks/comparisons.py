@@ -22,6 +22,7 @@ CONFIG = load_config()
 HEADS = [CONFIG["heads"][name] for name in CONFIG["grid"]["heads"]]
 NETWORKS = {entry["application"]: entry for entry in CONFIG["backbones"].values()}
 CLASSES, SEED, BATCH, SIZE = 8, CONFIG["seed"], 32, 96
+PHASES = ["feature_extraction", "finetune_top", "finetune_all"]
 SHARE = 0.25  # validation images for each training image
 
 
@@ -39,6 +40,11 @@ class Setting:
     def weights(self):
         """The network's starting weights, in the layout in which Keras ships them."""
         return self.folder / f"{self.application}_{self.size}.weights.h5"
+
+    @property
+    def our_weights(self):
+        """The same as the rule `backbone_weights` writes them."""
+        return self.folder / f"{self.application}_{self.size}_ours.weights.h5"
 
     def subset(self, name):
         """Make up images uint8 (N, S, S, 3) of a hue per class, and their labels."""
@@ -77,6 +83,10 @@ def make_weights(setting):
         is_scale = variable.path.endswith("gamma") and "layer_scale" in variable.path
         variable.assign(np.full(kernel.shape, 0.1) if is_scale else kernel)
     shipped.save_weights(setting.weights)
+    weights = {"application": setting.application, "weights": str(setting.weights)}
+    backbones.write_weights(
+        setting.our_weights, weights, setting.size, SEED, weights=setting.weights
+    )
 
 
 # The workflow's side
@@ -84,7 +94,7 @@ def make_weights(setting):
 
 def cached(setting, paths):
     """Pass the images through the network once, as the job does; return the caches."""
-    backbone = backbones.saved_backbone(setting.application, setting.size, setting.weights)
+    backbone = our_network(setting)
     top = NETWORKS[setting.application]["top"]
     trunk, top = backbones.cut_backbone(backbone, top)
     for name in ("train", "val"):
@@ -102,12 +112,25 @@ def examples(paths, kind, name):
 
 
 def trained(model, phase, setting, paths, kind, rate):
-    """Train a model in one phase, as a job of the workflow does."""
-    trainer = training.Trainer("ours", CONFIG["training"], CLASSES, SEED, say=lambda line: None)
+    """Train a model in one phase, as a job of the workflow does.
+
+    Returns its trainable weights after the first epoch.
+    """
+    first = []
+
+    def keep(line):
+        first.append(trainable(model) if not first else None)
+
+    trainer = training.Trainer("ours", CONFIG["training"], CLASSES, SEED, say=keep)
     sets = (examples(paths, kind, name) for name in ("train", "val"))
     trainer.fit(
         training.Phase(phase, model, *sets, BATCH, setting.epochs, setting.epochs, rate)
     )
+    return first[0]
+
+
+def trainable(model):
+    return [np.asarray(variable) for variable in model.trainable_variables]
 
 
 def our_extraction(setting):
@@ -119,8 +142,8 @@ def our_extraction(setting):
         keras.utils.set_random_seed(SEED)
         model = build_head(head, features_count, CLASSES)
         phase = "feature_extraction"
-        trained(model, phase, setting, paths, "embeddings", head["learning_rate"])
-        found += model.get_weights()
+        rate = head["learning_rate"]
+        found += trained(model, phase, setting, paths, "embeddings", rate)
     return found
 
 
@@ -136,10 +159,54 @@ def our_finetuning(setting):
         network = training.TransferModel(backbone, top, head, CLASSES)
         model = network.freeze_for("finetune_top")
         rate = CONFIG["training"]["finetune_top"]["learning_rate"]
-        trained(model, "finetune_top", setting, paths, "activations", rate)
-        found += network.head.get_weights()
-        found += [np.asarray(v) for v in network.top.trainable_variables]
+        found += trained(model, "finetune_top", setting, paths, "activations", rate)
     return found
+
+
+def our_grid(setting):
+    paths = setting.write()
+    yield
+    cached(setting, paths)
+    labels = tuple(examples(paths, "images", name).labels for name in ("train", "val"))
+    arrays = {
+        phase: tuple(
+            np.load(paths[f"{kind}_{name}"], mmap_mode="r") for name in ("train", "val")
+        )
+        for phase, kind in zip(PHASES, ("embeddings", "activations", "images"), strict=True)
+    }
+    settings = {
+        "training": CONFIG["training"] | phases(setting),
+        "backbone": NETWORKS[setting.application] | {"batch_size": BATCH},
+        "seed": SEED,
+    }
+    found = []
+    for head in HEADS:
+        model, _ = training.train_transfer(
+            "ours",
+            settings | {"head": head},
+            setting.our_weights,
+            arrays,
+            labels,
+            setting.size,
+            CLASSES,
+        )
+        found.append(accuracy(model, files.open_images(paths["images_val"]), labels[1]))
+    return found
+
+
+def accuracy(model, images, labels):
+    chosen = features.predict(model, images).argmax(axis=1)
+    return np.array([(chosen == labels).mean()])
+
+
+def phases(setting):
+    """Return the phases of the config: so many epochs of the first, half of each later one."""
+    shares = zip(PHASES, (1, 2, 2), strict=True)
+    epochs = {phase: setting.epochs // share for phase, share in shares}
+    return {
+        phase: CONFIG["training"][phase] | {"epochs": count, "patience": count}
+        for phase, count in epochs.items()
+    }
 
 
 def search_settings():
@@ -154,6 +221,11 @@ def search_settings():
     }
 
 
+def first_trials(trials):
+    """Return the accuracies of the trials of one epoch: later ones amplify rounding."""
+    return [trials.query("epochs == 1 and initial_epoch == 0")["val_accuracy"].to_numpy()]
+
+
 def our_search(setting):
     paths = setting.write()
     out = {"head": setting.folder / "head.json", "trials": setting.folder / "trials.csv"}
@@ -162,7 +234,7 @@ def our_search(setting):
     inputs = {name: path for name, path in paths.items() if "embed" in name or "table" in name}
     settings = search_settings()
     search.search_head("ours", settings, inputs, out, setting.folder / "checkpoints")
-    return [pd.read_csv(out["trials"])["val_accuracy"].to_numpy()]
+    return first_trials(pd.read_csv(out["trials"]))
 
 
 # The direct way's side
@@ -181,11 +253,22 @@ def direct_extraction(setting):
     base.trainable = False
     found = []
     for entry in HEADS:
-        head, model = head_on(setting, base, entry)
+        _, model = head_on(setting, base, entry)
         phase, rate = "feature_extraction", entry["learning_rate"]
-        direct_way.fit(model, train, val, phase, setting.epochs, rate, BATCH, SEED)
-        found += head.get_weights()
+        found += first_epoch(model, train, val, phase, setting.epochs, rate)
     return found
+
+
+def first_epoch(model, *plan):
+    """Fit a model; return its trainable weights after the first epoch."""
+    first = []
+
+    def keep(epoch, logs):
+        first.append(trainable(model) if epoch == 0 else None)
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=keep)
+    direct_way.fit(model, *plan, BATCH, SEED, callbacks=[watch])
+    return first[0]
 
 
 def direct_finetuning(setting):
@@ -197,10 +280,29 @@ def direct_finetuning(setting):
     for entry in HEADS:
         base.set_weights(start)
         direct_way.unfreeze(base, NETWORKS[setting.application]["top"])
+        _, model = head_on(setting, base, entry)
+        found += first_epoch(model, train, val, "finetune_top", setting.epochs, rate)
+    return found
+
+
+def direct_grid(setting):
+    train, val = setting.subset("train"), setting.subset("val")
+    yield
+    base = direct_way.load_base(setting.application, setting.size, setting.weights)
+    start, found = base.get_weights(), []
+    for entry in HEADS:
+        base.set_weights(start)
+        base.trainable = False
         head, model = head_on(setting, base, entry)
-        direct_way.fit(model, train, val, "finetune_top", setting.epochs, rate, BATCH, SEED)
-        found += head.get_weights()
-        found += [np.asarray(v) for v in base.trainable_variables]
+        for phase, plan in phases(setting).items():
+            if phase == "finetune_top":
+                direct_way.unfreeze(base, NETWORKS[setting.application]["top"])
+            elif phase == "finetune_all":
+                direct_way.unfreeze(base)
+                direct_way.freeze_normalization(head)
+            rate = plan.get("learning_rate", entry["learning_rate"])
+            direct_way.fit(model, train, val, phase, plan["epochs"], rate, BATCH, SEED)
+        found.append(accuracy(model, *val))
     return found
 
 
@@ -215,7 +317,7 @@ def direct_search(setting):
     trials = direct_way.Search(
         setting.application, base, "direct", search_settings(), inputs, checkpoint
     )
-    return [np.array([row["val_accuracy"] for row in trials.trials()])]
+    return first_trials(pd.DataFrame(trials.trials()))
 
 
 # Steps alone: networks are built, and the first step is taken, before the clock starts
@@ -244,7 +346,7 @@ def steps(setting, network):
 
 
 def our_network(setting):
-    return backbones.saved_backbone(setting.application, setting.size, setting.weights)
+    return backbones.load_backbone(setting.application, setting.size, setting.our_weights)
 
 
 def their_network(setting):
@@ -282,7 +384,7 @@ def our_first_step(setting):
     (rows,) = training.epoch_order(len(labels), BATCH, SEED, phase.name, 1)
     weights = weight_of[labels[rows]]
     model.train_on_batch(images[rows], labels[rows], sample_weight=weights)
-    return [np.asarray(variable) for variable in model.trainable_variables]
+    return trainable(model)
 
 
 def direct_first_step(setting):
@@ -297,12 +399,13 @@ def direct_first_step(setting):
         steps_per_epoch=1,
         verbose=0,
     )
-    return [np.asarray(variable) for variable in model.trainable_variables]
+    return trainable(model)
 
 
 SIDES = {
     "extraction": (our_extraction, direct_extraction),
     "finetuning": (our_finetuning, direct_finetuning),
+    "grid": (our_grid, direct_grid),
     "search": (our_search, direct_search),
     "forward": (our_forward, direct_forward),
     "steps": (our_steps, direct_steps),

@@ -59,6 +59,12 @@ def unfreeze(base, boundary=None):
         below = below and layer.name != boundary
 
 
+def freeze_normalization(head):
+    for layer in head.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
 def compiled(model, rate):
     """Compile a model as the guide does; return it."""
     model.compile(
@@ -69,7 +75,19 @@ def compiled(model, rate):
     return model
 
 
-def fit(model, train, val, phase, epochs, rate, batch_size, seed, monitor="val_loss"):
+def fit(
+    model,
+    train,
+    val,
+    phase,
+    epochs,
+    rate,
+    batch_size,
+    seed,
+    *,
+    monitor="val_loss",
+    callbacks=(),
+):
     """Compile and fit a model, give it the weights of its best epoch, return the history."""
     best = keras.callbacks.EarlyStopping(monitor, patience=epochs, restore_best_weights=True)
     return (
@@ -80,7 +98,7 @@ def fit(model, train, val, phase, epochs, rate, batch_size, seed, monitor="val_l
             validation_data=val,
             validation_batch_size=64,
             epochs=epochs,
-            callbacks=[best],
+            callbacks=[best, *callbacks],
             verbose=0,
         )
         .history

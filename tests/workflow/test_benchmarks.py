@@ -1,0 +1,47 @@
+"""The benchmarks compare like with like: what is measured, and that it still runs."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ..conftest import ROOT
+
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+
+
+def printed(program, *arguments):
+    """Run a benchmark; return what it printed and its status."""
+    ended = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{program}.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return ended.stdout, ended.stderr, ended.returncode
+
+
+@pytest.mark.parametrize("row", ["extraction_mobilenetv3", "finetuning_mobilenetv3"])
+def test_the_direct_way_ends_in_the_same_weights(row):
+    said, errors, status = printed("bench", "--only", row, "--scale", 0.02)
+    assert status == 0, errors
+    header, cells = said.splitlines()
+    assert header.split() == "what ours direct way ratio to reach difference".split()
+    assert float(cells.split()[-1]) < 1e-2
+
+
+def test_a_benchmark_of_growth_tells_seconds_and_memory():
+    said, errors, status = printed("growth", "--only", "near_groups", "--scale", 0.01)
+    assert status == 0, errors
+    _, small, large = (line.split() for line in said.splitlines())
+    assert small[6:8] != large[6:8] and "10,000" in large
+
+
+def test_where_the_time_of_a_study_went(study):
+    said, errors, status = printed("where_time_goes", study.folder)
+    assert status == 0, errors
+    shares = re.findall(r"^(\w+) .* (\d+)%$", said, flags=re.MULTILINE)
+    assert {"train", "evaluate", "all"} <= {rule for rule, _ in shares}
+    assert sum(int(share) for rule, share in shares if rule != "all") in range(95, 106)
+    assert re.search(r"Starting Keras on TensorFlow: [\d.]+ s, in \d+ jobs", said)
