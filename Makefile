@@ -47,8 +47,8 @@ remove-caches: venv
 
 bench: venv
 	@$(VENV)/bin/python tests/benchmarks/bench.py $(ARGS)
-	@$(VENV)/bin/python tests/benchmarks/augmentation_speed.py
-	@$(VENV)/bin/python tests/benchmarks/growth.py
+	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/augmentation_speed.py
+	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/growth.py
 
 submission: venv
 	@test -n "$(RUN)" || { echo "Which run? make submission RUN=convnext_cfg1"; exit 1; }

@@ -1,7 +1,7 @@
-"""Measure the workflow against what a user would do instead, and how its cost grows.
+"""Measure the workflow against what a user would do instead.
 
-    make bench                        # all rows, minutes on two cores
-    make bench ARGS="--scale 0.1"     # a tenth of the images: whether it works
+    make bench                        # all rows, half an hour on two cores; then growth.py
+    make bench ARGS="--scale 0.1"     # of these rows, with a tenth of the images
     make bench ARGS="--only search"   # rows whose name holds this
 
 One table: what, ours, the direct way (`direct_way.py`, plain Keras), how many times ours goes
@@ -45,29 +45,38 @@ class Row:
 MOBILENET, VGG, CONVNEXT = "MobileNetV3Large", "VGG16", "ConvNeXtBase"
 THREE_HEADS = "three heads, 10 epochs on embeddings"
 ACTIVATIONS = "three heads, final layers, 6 epochs on activations"
+# Results are compared after one epoch of so many images: the mean difference of weights, of a
+# search and a grid of accuracies, of outputs. Later on rounding grows: after thirty steps of a head with
+# BatchNormalization it shows in the second digit, between any two runs that round differently.
+CHECKED = 64
 ROWS = [
-    # What is compared: the weights after the first epoch, after which rounding grows; of a
-    # search the accuracies after one epoch, of a grid those in the end; outputs.
-    Row("extraction_mobilenetv3", THREE_HEADS, "extraction", MOBILENET, 1500, 10, 12, 1e-2),
-    Row("extraction_vgg16", THREE_HEADS, "extraction", VGG, 96, 10, 20, 1e-2),
-    Row("search_mobilenetv3", "Hyperband, 23 trials", "search", MOBILENET, 1500, 0, 12, 0.05),
-    Row("finetuning_mobilenetv3", ACTIVATIONS, "finetuning", MOBILENET, 480, 6, 2, 1e-2),
-    Row("finetuning_vgg16", ACTIVATIONS, "finetuning", VGG, 64, 6, 4, 1e-2),
-    Row("finetuning_convnext", ACTIVATIONS, "finetuning", CONVNEXT, 32, 6, 4, 1e-2),
-    Row("grid_mobilenetv3", "three heads, all phases", "grid", MOBILENET, 480, 10, 0, 0.2),
+    Row("extraction_mobilenetv3", THREE_HEADS, "extraction", MOBILENET, 1500, 10, 12, 1e-5),
+    Row("extraction_vgg16", THREE_HEADS, "extraction", VGG, 96, 10, 20, 1e-5),
+    Row("search_mobilenetv3", "Hyperband, 23 trials", "search", MOBILENET, 1500, 0, 12, 0.01),
+    Row("finetuning_mobilenetv3", ACTIVATIONS, "finetuning", MOBILENET, 480, 6, 2, 1e-5),
+    Row("finetuning_vgg16", ACTIVATIONS, "finetuning", VGG, 64, 6, 4, 1e-5),
+    Row("finetuning_convnext", ACTIVATIONS, "finetuning", CONVNEXT, 32, 6, 4, 1e-5),
+    Row("grid_mobilenetv3", "three heads, all phases", "grid", MOBILENET, 480, 10, 0, 0.01),
     Row("forward_convnext", "forward pass", "forward", CONVNEXT, 128, 1, 5, 1e-4),
     Row("steps_convnext", "training steps", "steps", CONVNEXT, 64, 1, 5, 1e-4),
     Row(
-        "first_step", "first step, third phase", "first_step", "EfficientNetV2M", 32, 1, 3, 1e-2
+        "first_step", "first step, third phase", "first_step", "EfficientNetV2M", 32, 1, 3, 1e-5
     ),
 ]
 
 
-def setting_of(row, scale, folder):
+def images_of(row, arguments):
+    """Return the number of images of a row, in whole batches: of a check, a few."""
+    most = CHECKED if arguments.check else row.images
+    return max(32, round(arguments.scale * most / 32) * 32)
+
+
+def setting_of(row, arguments):
     from comparisons import Setting
 
-    images = max(32, round(scale * row.images / 32) * 32)  # whole batches
-    return Setting(row.application, images, row.epochs, folder, row.size)
+    epochs = 1 if arguments.check else row.epochs
+    images = images_of(row, arguments)
+    return Setting(row.application, images, epochs, arguments.folder, row.size)
 
 
 def run_side(row, side, arguments):
@@ -75,7 +84,7 @@ def run_side(row, side, arguments):
     runtime.prepare(arguments.threads)
     import comparisons
 
-    setting = setting_of(row, arguments.scale, arguments.folder)
+    setting = setting_of(row, arguments)
     if side == "weights":
         comparisons.make_weights(setting)
         return
@@ -84,10 +93,11 @@ def run_side(row, side, arguments):
     print(json.dumps({"seconds": seconds}))
 
 
-def side_in_a_process(row, side, folder, arguments):
+def side_in_a_process(row, side, folder, arguments, *options):
     """Return the seconds of one side; its results are in `folder`."""
     command = [sys.executable, __file__, "--side", side, "--only", row.name]
     command += ["--scale", arguments.scale, "--threads", arguments.threads, "--folder", folder]
+    command += options
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if ended.returncode:
         sys.exit(f"{row.name}, {side}:\n{ended.stderr[-4000:]}")
@@ -98,15 +108,15 @@ def compare(row, arguments):
     """Run both sides; return the cells of a row, and whether the results are the same."""
     with tempfile.TemporaryDirectory() as folder:
         side_in_a_process(row, "weights", folder, arguments)
-        ours, direct = (
-            side_in_a_process(row, side, folder, arguments) for side in ("ours", "direct")
-        )
-        results = [np.load(Path(folder, f"{side}.npz")) for side in ("ours", "direct")]
+        sides = ("ours", "direct")
+        for side in sides:
+            side_in_a_process(row, side, folder, arguments, "--check")
+        results = [np.load(Path(folder, f"{side}.npz")) for side in sides]
         pairs = zip(*(arrays.values() for arrays in results), strict=True)
-        off = max(float(abs(a - b).max()) for a, b in pairs)
-    images = max(32, round(arguments.scale * row.images / 32) * 32)
+        off = max(float(abs(a - b).mean()) for a, b in pairs)
+        ours, direct = (side_in_a_process(row, side, folder, arguments) for side in sides)
     cells = [
-        f"{row.application}: {row.what}, {images:,} images",
+        f"{row.application}: {row.what}, {images_of(row, arguments):,} images",
         f"{ours:.1f} s",
         f"{direct:.1f} s",
         f"{direct / ours:.1f}x",
@@ -120,7 +130,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of images")
-    parser.add_argument("--threads", type=int, default=2, help="of each side")
+    parser.add_argument("--threads", type=int, default=1, help="of each side, as of a job")
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
