@@ -46,8 +46,8 @@ MOBILENET, VGG, CONVNEXT = "MobileNetV3Large", "VGG16", "ConvNeXtBase"
 THREE_HEADS = "three heads, 10 epochs on embeddings"
 ACTIVATIONS = "three heads, final layers, 6 epochs on activations"
 # Results are compared after one epoch of so many images: the mean difference of weights, of a
-# search and a grid of accuracies, of outputs. Later on rounding grows: after thirty steps of a head with
-# BatchNormalization it shows in the second digit, between any two runs that round differently.
+# search and a grid of accuracies, of outputs. Later on rounding grows: after thirty steps of a
+# head with BatchNormalization it shows in the second digit, as between any two ways to compute.
 CHECKED = 64
 ROWS = [
     Row("extraction_mobilenetv3", THREE_HEADS, "extraction", MOBILENET, 1500, 10, 12, 1e-5),
@@ -67,8 +67,9 @@ ROWS = [
 
 def images_of(row, arguments):
     """Return the number of images of a row, in whole batches: of a check, a few."""
-    most = CHECKED if arguments.check else row.images
-    return max(32, round(arguments.scale * most / 32) * 32)
+    return (
+        CHECKED if arguments.check else max(32, round(arguments.scale * row.images / 32) * 32)
+    )
 
 
 def setting_of(row, arguments):
