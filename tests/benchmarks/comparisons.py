@@ -381,7 +381,7 @@ def our_first_step(setting):
     weight_of = training.class_weights(labels, CLASSES)
     yield
     training.Trainer("ours", CONFIG["training"], CLASSES, SEED)._compile(phase)
-    (rows,) = training.epoch_order(len(labels), BATCH, SEED, phase.name, 1)
+    rows = training.epoch_order(len(labels), BATCH, SEED, phase.name, 1)[0]
     weights = weight_of[labels[rows]]
     model.train_on_batch(images[rows], labels[rows], sample_weight=weights)
     return trainable(model)
