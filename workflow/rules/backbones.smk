@@ -34,8 +34,8 @@ rule backbone_weights:
         "../../scripts/backbone_weights.py"
 
 
-# Trunk and top in one job: the top is a tenth of the work, another start would cost more.
 rule embed:
+    # Trunk and top in one job: the top is a tenth of the work, another start would cost more.
     input:
         **per_subset(images_of, CACHED),
         weights="resources/weights/{backbone}.weights.h5",
