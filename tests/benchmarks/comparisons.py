@@ -391,7 +391,8 @@ def direct_first_step(setting):
     train = setting.subset("train")
     base = their_network(setting)
     direct_way.unfreeze(base)
-    _, model = head_on(setting, base, HEADS[-1])
+    head, model = head_on(setting, base, HEADS[-1])
+    direct_way.freeze_normalization(head)
     rate = CONFIG["training"]["finetune_all"]["learning_rate"]
     yield
     direct_way.compiled(model, rate).fit(
