@@ -5,6 +5,7 @@ from there to its end is timed. What it returns, arrays or numbers by name, must
 both sides. Every side runs in a process of its own, which has begun TensorFlow already.
 """
 
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,10 @@ class Setting:
     def our_weights(self):
         """The same as the rule `backbone_weights` writes them."""
         return self.folder / f"{self.application}_{self.size}_ours.weights.h5"
+
+    def scratch(self):
+        """Make a folder in which no earlier run has left anything."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
     def subset(self, name):
         """Make up images uint8 (N, S, S, 3) of a hue per class, and their labels."""
@@ -141,8 +146,7 @@ def our_extraction(setting):
     for head in HEADS:
         keras.utils.set_random_seed(SEED)
         model = build_head(head, features_count, CLASSES)
-        phase = "feature_extraction"
-        rate = head["learning_rate"]
+        phase, rate = "feature_extraction", head["learning_rate"]
         found += trained(model, phase, setting, paths, "embeddings", rate)
     return found
 
@@ -228,12 +232,13 @@ def first_trials(trials):
 
 def our_search(setting):
     paths = setting.write()
-    out = {"head": setting.folder / "head.json", "trials": setting.folder / "trials.csv"}
+    scratch = setting.scratch()
+    out = {"head": scratch / "head.json", "trials": scratch / "trials.csv"}
     yield
     cached(setting, paths)
     inputs = {name: path for name, path in paths.items() if "embed" in name or "table" in name}
     settings = search_settings()
-    search.search_head("ours", settings, inputs, out, setting.folder / "checkpoints")
+    search.search_head("ours", settings, inputs, out, scratch)
     return first_trials(pd.read_csv(out["trials"]))
 
 
@@ -295,6 +300,8 @@ def direct_grid(setting):
         base.trainable = False
         head, model = head_on(setting, base, entry)
         for phase, plan in phases(setting).items():
+            if not plan["epochs"]:
+                continue
             if phase == "finetune_top":
                 direct_way.unfreeze(base, NETWORKS[setting.application]["top"])
             elif phase == "finetune_all":
@@ -313,7 +320,7 @@ def direct_search(setting):
     yield
     base = direct_way.load_base(setting.application, setting.size, setting.weights)
     base.trainable = False
-    checkpoint = checkpoints.Checkpoint("direct", "key", setting.folder / "checkpoints")
+    checkpoint = checkpoints.Checkpoint("direct", "key", setting.scratch())
     trials = direct_way.Search(
         setting.application, base, "direct", search_settings(), inputs, checkpoint
     )
