@@ -3,8 +3,9 @@
     python scripts/remove_caches.py [--configfile my.yaml ...] [--directory DIR]
 
 A program for people, no rule's script. It takes the arguments of snakemake, and removes
-nothing as long as snakemake would still have something to do with them. A run that is asked for
-later, of a new head for example, has the caches made again.
+nothing as long as snakemake would still have something to do with them. Whatever is trained
+later, a new head for example, makes the caches of its backbone anew, and with them all other
+runs of that backbone: to Snakemake they are out of date then. So do it last.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from hemagrid.terminal import size
 from plan import planned
 
 CACHES = ("results/trunks", "results/embeddings")
+LATER = "Another head of a backbone would make its caches, and train its other heads, anew."
 
 
 def main():
@@ -41,7 +43,7 @@ def main():
         folder = Path(arguments.directory or ".", cache)
         freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"Removed {' and '.join(CACHES)}: {size(freed)}")
+    print(f"Removed {' and '.join(CACHES)}: {size(freed)}. {LATER}")
 
 
 if __name__ == "__main__":
