@@ -57,10 +57,10 @@ ROWS = [
     Row("finetuning_vgg16", ACTIVATIONS, "finetuning", VGG, 64, 6, 4, 1e-5),
     Row("finetuning_convnext", ACTIVATIONS, "finetuning", CONVNEXT, 32, 6, 4, 1e-5),
     Row("grid_mobilenetv3", "three heads, all phases", "grid", MOBILENET, 480, 10, 0, 0.01),
-    Row("forward_convnext", "forward pass", "forward", CONVNEXT, 128, 1, 5, 1e-4),
-    Row("steps_convnext", "training steps", "steps", CONVNEXT, 64, 1, 5, 1e-4),
+    Row("forward_convnext", "forward pass", "forward", CONVNEXT, 128, 1, 5, 1e-6),
+    Row("steps_convnext", "training steps", "steps", CONVNEXT, 64, 1, 5, 1e-8),
     Row(
-        "first_step", "first step, third phase", "first_step", "EfficientNetV2M", 32, 1, 3, 1e-5
+        "first_step", "first step, third phase", "first_step", "EfficientNetV2M", 32, 1, 3, 1e-6
     ),
 ]
 

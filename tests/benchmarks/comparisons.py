@@ -206,7 +206,7 @@ def accuracy(model, images, labels):
 def phases(setting):
     """Return the phases of the config: so many epochs of the first, half of each later one."""
     shares = zip(PHASES, (1, 2, 2), strict=True)
-    epochs = {phase: setting.epochs // share for phase, share in shares}
+    epochs = {phase: max(1, setting.epochs // share) for phase, share in shares}
     return {
         phase: CONFIG["training"][phase] | {"epochs": count, "patience": count}
         for phase, count in epochs.items()
@@ -300,8 +300,6 @@ def direct_grid(setting):
         base.trainable = False
         head, model = head_on(setting, base, entry)
         for phase, plan in phases(setting).items():
-            if not plan["epochs"]:
-                continue
             if phase == "finetune_top":
                 direct_way.unfreeze(base, NETWORKS[setting.application]["top"])
             elif phase == "finetune_all":

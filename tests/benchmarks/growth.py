@@ -114,8 +114,8 @@ def dataset(count, folder):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, 96, 96, 3), dtype="uint8")
     labels = np.arange(count) % len(CLASSES)
-    np.savez(folder / "set.npz", images=images, labels=np.array(CLASSES)[labels])
-    config = {"dataset": {"source": "npz", "path": str(folder / "set.npz"), "classes": None}}
+    np.savez(folder / "set.npz", images=images, labels=labels)
+    config = {"dataset": {"source": "npz", "path": str(folder / "set.npz"), "classes": CLASSES}}
     (folder / "set.yaml").write_text(yaml.safe_dump(config))
     targets = ["results/dataset/splits.csv", "results/dataset/test.npy"]
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(CORES)]

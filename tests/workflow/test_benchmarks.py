@@ -38,6 +38,12 @@ def test_a_benchmark_of_growth_tells_seconds_and_memory():
     assert small[6:8] != large[6:8] and "10,000" in large
 
 
+def test_growth_runs_the_rules_of_the_data_set():
+    said, errors, status = printed("growth", "--only", "dataset", "--scale", 0.02)
+    assert status == 0, errors
+    assert said.count("h for 1,000,000, if in proportion") == 2
+
+
 def test_where_the_time_of_a_study_went(study):
     said, errors, status = printed("where_time_goes", study.folder)
     assert status == 0, errors
