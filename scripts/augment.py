@@ -5,7 +5,7 @@ from hemagrid.augmentation import augment
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):
-    runtime.prepare(threads=1)
+    runtime.prepare(snakemake.threads)
     augment(
         snakemake.input.images,
         snakemake.input.splits,
@@ -13,6 +13,6 @@ with job(snakemake.log[0]):
         snakemake.params.settings,
         snakemake.params.assignment,
         snakemake.params.seed,
-        shards=snakemake.threads,
+        threads=snakemake.threads,
         out=dict(snakemake.output.items()),
     )

@@ -1,32 +1,33 @@
 """Augmented copies with keras-cv's RandAugment and AugMix, as reproducible as a file copy.
 
 What an image becomes depends on (seed, image id, copy) alone: not on the process, the
-shard or the order. keras-cv's layers do not offer that as they are:
+threads or the order. keras-cv's layers do not offer that as they are:
 
-- They draw from TensorFlow's global generator when built without a seed. Here that
-  generator is one of our own, set to a key of (seed, id, copy) before each image.
+- They draw from TensorFlow's global generator when built without a seed. Here that is a
+  generator whose state is of the image under way: as many images at once as there are
+  threads, and none takes another's draws.
 - Their factor samplers and AugMix's Dirichlet and Beta draws use stateful, unseeded
   operations. Here they draw from the same generator, from the same distributions.
-- In `tf.map_fn` with parallel iterations the draws of several images race. Here one image
-  follows the other; processes, not threads, do the work in parallel.
 
 Left as upstream has it, because the study used it: RandAugment's ten operations, each
 applied at a rate of 10/11; AugMix's range of operations, which excludes translate_y.
 """
 
+import functools
 import hashlib
 import os
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
-from hemagrid import files, runtime
+from hemagrid import files
 from hemagrid.logs import progress
 
 POLICIES = ("randaugment", "augmix")
-# Images per call into TensorFlow.
+# Images read and written at once.
 CHUNK = 64
+# TensorFlow makes a variable of this name anew each time: its own `kAnonymousName`.
+ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
 def assign_policies(ids, copies, seed, assignment):
@@ -55,14 +56,36 @@ def _keys(seed, ids, copies):
     )
 
 
-def _policy_functions(settings, image_shape):
-    """Build {policy: function(images float32 (n, S, S, 3), keys int64 (n,))}."""
+def _generator():
+    """Return a generator that draws, in a graph, from the state that `begin` made there."""
+    import tensorflow as tf
+
+    class ImageGenerator(tf.random.Generator):
+        def begin(self, key):
+            """Make the state, anew in each run of the graph: the stream of a key (int64)."""
+            self.handle = tf.raw_ops.VarHandleOp(
+                dtype=tf.int64, shape=(3,), shared_name=ANONYMOUS
+            )
+            counter = tf.zeros(2, tf.int64)
+            tf.raw_ops.AssignVariableOp(
+                resource=self.handle, value=tf.concat([counter, key[None]], axis=0)
+            )
+
+        def skip(self, delta):
+            return tf.raw_ops.RngReadAndSkip(
+                resource=self.handle,
+                alg=tf.cast(self.algorithm, tf.int32),
+                delta=tf.cast(delta, tf.uint64),
+            )
+
+    return ImageGenerator.from_seed(0, alg="philox")
+
+
+def _layers(settings, generator):
+    """Build the layers of POLICIES, in that order; all their draws are of `generator`."""
     import keras_cv
     import tensorflow as tf
 
-    # Rounding differs with the graph optimizer, which other code of a process may switch.
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    generator = tf.random.Generator.from_seed(0, alg="philox")
     # keras-cv's layers take the global generator at construction.
     tf.random.set_global_generator(generator)
 
@@ -81,6 +104,20 @@ def _policy_functions(settings, image_shape):
     }
 
     class AugMix(keras_cv.layers.AugMix):
+        def _apply_op(self, image, op_index):
+            # Upstream asks for each operation in turn whether it is the one.
+            operations = (
+                self._auto_contrast,
+                self._equalize,
+                self._posterize,
+                self._rotate,
+                self._solarize,
+                self._shear_x,
+                self._shear_y,
+                self._translate_x,
+            )
+            return _apply_one(operations, op_index, image)
+
         def _gamma(self, alpha):
             return tf.random.stateless_gamma(
                 tf.shape(alpha), generator.make_seeds()[:, 0], alpha
@@ -116,78 +153,83 @@ def _policy_functions(settings, image_shape):
         severity=settings["augmix"]["m"],
     )
     draw_from_generator(augmix)
-
-    def apply(layer):
-        def one(arguments):
-            image, key = arguments
-            generator.reset_from_key_counter(key, tf.constant([0, 0], "int64"))
-            return layer(image)
-
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec((None, *image_shape), tf.float32),
-                tf.TensorSpec((None,), tf.int64),
-            ]
-        )
-        def all_in_order(images, keys):
-            return tf.map_fn(
-                one,
-                (images, keys),
-                fn_output_signature=tf.float32,
-                parallel_iterations=1,
-            )
-
-        return lambda images, keys: all_in_order(images, keys).numpy()
-
-    return {"randaugment": apply(randaugment), "augmix": apply(augmix)}
+    return randaugment, augmix
 
 
-def augment_rows(images, plan, settings, seed, out):
+def _apply_one(functions, index, image):
+    """Return what `functions[index]`, an int32 tensor, makes of the image.
+
+    Each stays a function of its own in the graph: TensorFlow would merge them and then walk
+    through all the operations of those not chosen.
+    """
+    import tensorflow as tf
+
+    apart = {"_noinline": True}
+    functions = [tf.function(each, experimental_attributes=apart) for each in functions]
+    return tf.switch_case(index, [functools.partial(each, image) for each in functions])
+
+
+def augment_rows(images, plan, settings, seed, out, threads=1):
     """Fill `out`, uint8 (n, S, S, 3), with the copies that the rows of `plan` describe.
 
-    `plan` has columns parent_id, copy, policy; parent_id is a row of `images`.
+    `plan` has columns parent_id, copy, policy; parent_id is a row of `images`. `threads`
+    images are under way at once.
     """
-    functions = _policy_functions(settings, images.shape[1:])
-    for policy in POLICIES:
-        rows = np.flatnonzero(plan["policy"] == policy)
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            parents = plan["parent_id"].to_numpy()[chunk]
-            keys = _keys(seed, parents, plan["copy"].to_numpy()[chunk])
-            pixels = files.take(images, parents).astype("float32")
-            result = functions[policy](pixels, keys)
-            out[chunk] = np.clip(np.rint(result), 0, 255).astype("uint8")
-            files.release(out)
+    import tensorflow as tf
+
+    parents = plan["parent_id"].to_numpy()
+    keys = _keys(seed, parents, plan["copy"].to_numpy())
+    policies = plan["policy"].map(POLICIES.index).to_numpy(dtype="int32")
+    generator = _generator()
+    layers = _layers(settings, generator)
+
+    def chunks():
+        for start in range(0, len(plan), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            yield files.take(images, parents[chunk]), keys[chunk], policies[chunk]
+
+    def one(image, key, policy):
+        generator.begin(key)
+        image = tf.cast(image, tf.float32)
+        copy = _apply_one(layers, policy, image)
+        return tf.cast(tf.clip_by_value(tf.round(copy), 0, 255), tf.uint8)
+
+    specifications = (
+        tf.TensorSpec((None, *images.shape[1:]), tf.uint8),
+        tf.TensorSpec((None,), tf.int64),
+        tf.TensorSpec((None,), tf.int32),
+    )
+    copies = (
+        tf.data.Dataset.from_generator(chunks, output_signature=specifications)
+        .unbatch()
+        .map(one, num_parallel_calls=threads, deterministic=True)
+        .batch(CHUNK)
+    )
+    options = tf.data.Options()
+    # A sum of pixels by two threads rounds otherwise than by one.
+    options.threading.max_intra_op_parallelism = 1
+    start = 0
+    for chunk in copies.with_options(options).as_numpy_iterator():
+        out[start : start + len(chunk)] = chunk
+        files.release(out)
+        start += len(chunk)
 
 
-def _augment_shard(images, out, plan, rows, settings, seed):
-    """Fill the rows `rows` (a slice) of the array at `out`, in a process of its own."""
-    array = np.load(out, mmap_mode="r+")
-    shard = plan.iloc[rows].reset_index(drop=True)
-    augment_rows(files.open_images(images), shard, settings, seed, array[rows])
-    array.flush()
-
-
-def augment(images, splits, subset, settings, assignment, seed, shards, out):
+def augment(images, splits, subset, settings, assignment, seed, threads, out):
     """Write the augmented copies of one subset: `out["images"]` and `out["table"]`.
 
     `images` and `splits` are paths (images.npy, splits.csv); the parents of
-    `test_augmented` are the test images. `shards` processes share the work; the bytes are
-    the same for any number of them.
+    `test_augmented` are the test images. The bytes are the same for any number of threads.
     """
-    # Inherited by the processes. keras-cv works on TensorFlow alone, whatever backend the
-    # networks run on, and a GPU would give other pixels.
+    # keras-cv works on TensorFlow alone, whatever backend the networks run on, and a GPU
+    # would give other pixels.
     os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
     split = {"test_augmented": "test"}.get(subset, subset)
     parents = _members(splits, split)
     table = _plan(parents, settings["copies"], seed, assignment)
-    size = files.open_images(images).shape[1:]
-    with files.new_array(out["images"], (len(table), *size), "uint8") as array:
-        if shards == 1:
-            augment_rows(files.open_images(images), table, settings, seed, array)
-        else:
-            array.flush()
-            _in_processes(images, array.filename, table, settings, seed, shards)
+    pixels = files.open_images(images)
+    with files.new_array(out["images"], (len(table), *pixels.shape[1:]), "uint8") as array:
+        augment_rows(pixels, table, settings, seed, array, threads)
         table["sha256"] = _digests(array)
     files.write_table(out["table"], table)
     progress(f"{subset}: {len(table)} copies of {len(parents)} images")
@@ -209,15 +251,6 @@ def _plan(parents, copies, seed, assignment):
             "copy": np.tile(np.arange(copies), len(ids)),
             "policy": assign_policies(ids, copies, seed, assignment).ravel(),
         }
-    )
-
-
-def _in_processes(images, out, plan, settings, seed, shards):
-    runtime.prepare(threads=1)
-    size = -(-len(plan) // shards)
-    Parallel(n_jobs=shards)(
-        delayed(_augment_shard)(images, out, plan, slice(start, start + size), settings, seed)
-        for start in range(0, len(plan), size)
     )
 
 

@@ -82,8 +82,8 @@ def make_weights(setting):
         include_top=False, weights=None, pooling="avg", input_shape=images.shape[1:]
     )
     for kernel, variable in zip(ours.get_weights(), shipped.weights, strict=True):
-        if kernel.shape != variable.shape:  # depthwise
-            kernel = kernel.transpose(0, 1, 3, 2)
+        if kernel.shape != variable.shape:
+            kernel = in_shipped_layout(kernel)
         # ConvNeXt scales its blocks to almost nothing at first: nothing would be compared.
         is_scale = variable.path.endswith("gamma") and "layer_scale" in variable.path
         variable.assign(np.full(kernel.shape, 0.1) if is_scale else kernel)
@@ -135,7 +135,14 @@ def trained(model, phase, setting, paths, kind, rate):
 
 
 def trainable(model):
-    return [np.asarray(variable) for variable in model.trainable_variables]
+    """Return the trainable weights in the layout in which Keras ships them."""
+    return [in_shipped_layout(np.asarray(each)) for each in model.trainable_variables]
+
+
+def in_shipped_layout(kernel):
+    """Return a weight as it is, a depthwise kernel as that of a grouped convolution."""
+    is_depthwise = kernel.ndim == 4 and kernel.shape[-1] == 1
+    return kernel.transpose(0, 1, 3, 2) if is_depthwise else kernel
 
 
 def our_extraction(setting):

@@ -59,10 +59,10 @@ def data_set(tmp_path_factory, draw):
     return folder / "images.npy", folder / "splits.csv"
 
 
-def run(data_set, folder, shards):
+def run(data_set, folder, threads):
     """Augment the test images; return the images and the table."""
     out = {"images": folder / "out.npy", "table": folder / "out.csv"}
-    augment(*data_set, "test_augmented", SETTINGS, "alternate", SEED, shards, out)
+    augment(*data_set, "test_augmented", SETTINGS, "alternate", SEED, threads, out)
     assert {path.name for path in folder.iterdir()} == {"out.npy", "out.csv"}
     return files.open_images(out["images"]), files.read_table(out["table"])
 
@@ -73,7 +73,7 @@ def augmented(data_set, tmp_path_factory):
         # Augmentation sets both; this restores them.
         environment.setenv("KERAS_BACKEND", "tensorflow")
         environment.setenv("CUDA_VISIBLE_DEVICES", "")
-        yield run(data_set, tmp_path_factory.mktemp("augmented"), shards=1)
+        yield run(data_set, tmp_path_factory.mktemp("augmented"), threads=1)
 
 
 def test_copies_and_their_table(augmented, data_set):
@@ -104,7 +104,7 @@ def test_other_processes_make_the_same_bytes(augmented, data_set, tmp_path, monk
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     # The networks' backend is none of augmentation's business.
     monkeypatch.setenv("KERAS_BACKEND", "numpy")
-    copies, table = run(data_set, tmp_path, shards=2)
+    copies, table = run(data_set, tmp_path, threads=4)
     np.testing.assert_array_equal(copies, augmented[0])
     pd.testing.assert_frame_equal(table, augmented[1])
 
