@@ -51,3 +51,13 @@ def test_where_the_time_of_a_study_went(study):
     assert {"train", "evaluate", "all"} <= {rule for rule, _ in shares}
     assert sum(int(share) for rule, share in shares if rule != "all") in range(95, 106)
     assert re.search(r"Starting Keras on TensorFlow: [\d.]+ s, in \d+ jobs", said)
+
+
+def test_the_networks_of_a_study_are_trained_the_direct_way(study):
+    said, errors, status = printed("demonstration", study.folder, "--only", "mobilenetv3")
+    assert status == 0, errors
+    _, network, together = (line.split() for line in said.splitlines())
+    assert network[0] == "mobilenetv3" and int(network[1]) > 1
+    # The same seconds in both rows, of work that was done on both sides.
+    assert network[2:] == together[3:]
+    assert min(int(network[2]), int(network[4])) > 0

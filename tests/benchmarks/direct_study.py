@@ -1,0 +1,87 @@
+"""The networks of a finished study, trained the direct way (`direct_way.py`)."""
+
+import tempfile
+from pathlib import Path
+
+import direct_way
+import keras
+import numpy as np
+import pandas as pd
+
+from hemagrid import checkpoints, files
+from hemagrid.cnns import build_cnn
+from hemagrid.config import run_settings, search_settings
+from hemagrid.config_files import study_config
+from hemagrid.heads import build_head
+
+
+def train_network(study, network, runs):
+    """Search and train the runs of a backbone, or a CNN: the same epochs, random weights."""
+    config, train, val = study_config(study), subset(study, "train"), subset(study, "val")
+    classes = int(train[1].max()) + 1
+    backbone = config["backbones"].get(network)
+    base = backbone and shipped(backbone["application"], train[0].shape[1])
+    start = base and base.get_weights()
+    for name in runs:
+        settings = run_settings(config, name)
+        history = pd.read_csv(study / "results" / name / "history.csv")
+        epochs = history.groupby("phase", sort=False).size().to_dict()
+        keras.utils.set_random_seed(settings["seed"])
+        if not base:
+            fit_cnn(settings, epochs, train, val, classes)
+            continue
+        base.set_weights(start)
+        base.trainable = False
+        found = study / "results" / "tuning" / f"{name}.json"
+        if found.exists():
+            search(study, config, name, base)
+            settings["head"] = files.read_json(found)["head"]
+        fit_transfer(settings, base, epochs, train, val, classes)
+
+
+def subset(study, name):
+    """Return the images, uint8, and the labels of a subset of a study."""
+    folder = study / "results" / "dataset"
+    labels = files.read_table(folder / f"{name}.csv")["label"].to_numpy()
+    return np.load(folder / f"{name}.npy"), labels
+
+
+def shipped(application, size):
+    constructor = getattr(keras.applications, application)
+    shape = (size, size, 3)
+    return constructor(include_top=False, weights=None, pooling="avg", input_shape=shape)
+
+
+def fit_cnn(settings, epochs, train, val, classes):
+    ((phase, count),) = epochs.items()
+    entry = settings["model"]
+    model = build_cnn(entry, train[0].shape[1], classes)
+    rate, batch = entry["learning_rate"], entry["batch_size"]
+    direct_way.fit(model, train, val, phase, count, rate, batch, settings["seed"])
+
+
+def fit_transfer(settings, base, epochs, train, val, classes):
+    backbone, head = settings["backbone"], settings["head"]
+    rates = {"feature_extraction": head["learning_rate"]}
+    top = build_head(head, base.output_shape[-1], classes)
+    model = direct_way.classifier(backbone["application"], base, top)
+    for phase, count in epochs.items():
+        if phase == "finetune_top":
+            direct_way.unfreeze(base, backbone["top"])
+        elif phase == "finetune_all":
+            direct_way.unfreeze(base)
+            direct_way.freeze_normalization(top)
+        rate = rates.get(phase) or settings["training"][phase]["learning_rate"]
+        batch = backbone["batch_size"]
+        direct_way.fit(model, train, val, phase, count, rate, batch, settings["seed"])
+
+
+def search(study, config, name, base):
+    """Search a head through the whole network."""
+    folder, settings = study / "results" / "dataset", search_settings(config, name)
+    application = run_settings(config, name)["backbone"]["application"]
+    inputs = {f"table_{part}": folder / f"{part}.csv" for part in ("train", "val")}
+    inputs |= {f"embeddings_{part}": folder / f"{part}.npy" for part in ("train", "val")}
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = checkpoints.Checkpoint(name, "direct", Path(scratch))
+        direct_way.Search(application, base, name, settings, inputs, checkpoint).trials()
