@@ -26,7 +26,7 @@ from hemagrid.logs import progress
 POLICIES = ("randaugment", "augmix")
 # Images read and written at once.
 CHUNK = 64
-# TensorFlow makes a variable of this name anew each time: its own `kAnonymousName`.
+# TensorFlow makes a variable of this name anew each time: its `ResourceHandle::ANONYMOUS_NAME`.
 ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
@@ -87,6 +87,7 @@ def _layers(settings, generator):
     import tensorflow as tf
 
     # keras-cv's layers take the global generator at construction.
+    former = tf.random.get_global_generator()
     tf.random.set_global_generator(generator)
 
     class Normal(keras_cv.core.NormalFactorSampler):
@@ -153,6 +154,7 @@ def _layers(settings, generator):
         severity=settings["augmix"]["m"],
     )
     draw_from_generator(augmix)
+    tf.random.set_global_generator(former)
     return randaugment, augmix
 
 
@@ -180,6 +182,8 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
     parents = plan["parent_id"].to_numpy()
     keys = _keys(seed, parents, plan["copy"].to_numpy())
     policies = plan["policy"].map(POLICIES.index).to_numpy(dtype="int32")
+    # Rounding differs with the graph optimizer, which other code of a process may switch.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     generator = _generator()
     layers = _layers(settings, generator)
 

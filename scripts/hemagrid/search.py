@@ -69,6 +69,7 @@ def search_head(run, settings, inputs, out, folder=checkpoints.FOLDER):
 
 
 def _find_head(run, settings, inputs, out, checkpoint):
+    runtime.begin(settings["seed"], settings["training"]["precision"])
     rows = _Search(run, settings, inputs, checkpoint).trials()
     checkpoint.still_ours()
     _write(run, checkpoint.key, rows, settings["space"]["batch_norm"], out)
@@ -188,7 +189,6 @@ class _Search:
         # before the first epoch.
         self._check_count(sum(1 for _ in proposals(self.settings, lambda number: 0.0)))
         self._take_up()
-        runtime.begin(self.settings["seed"], self.settings["training"]["precision"])
         scored = proposals(self.settings, lambda number: self.rows[number]["val_accuracy"])
         with runtime.stop_signals() as stop_signal:
             for number, values in enumerate(scored):

@@ -83,7 +83,7 @@ def make_weights(setting):
     )
     for kernel, variable in zip(ours.get_weights(), shipped.weights, strict=True):
         if kernel.shape != variable.shape:
-            kernel = in_shipped_layout(kernel)
+            kernel = as_grouped(kernel)
         # ConvNeXt scales its blocks to almost nothing at first: nothing would be compared.
         is_scale = variable.path.endswith("gamma") and "layer_scale" in variable.path
         variable.assign(np.full(kernel.shape, 0.1) if is_scale else kernel)
@@ -135,11 +135,11 @@ def trained(model, phase, setting, paths, kind, rate):
 
 
 def trainable(model):
-    """Return the trainable weights in the layout in which Keras ships them."""
-    return [in_shipped_layout(np.asarray(each)) for each in model.trainable_variables]
+    """Return the trainable weights, those of depthwise layers in one layout."""
+    return [as_grouped(np.asarray(each)) for each in model.trainable_variables]
 
 
-def in_shipped_layout(kernel):
+def as_grouped(kernel):
     """Return a weight as it is, a depthwise kernel as that of a grouped convolution."""
     is_depthwise = kernel.ndim == 4 and kernel.shape[-1] == 1
     return kernel.transpose(0, 1, 3, 2) if is_depthwise else kernel

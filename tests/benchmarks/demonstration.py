@@ -5,13 +5,13 @@
 
 Plain Keras (`direct_study.py`) passes the demonstration's images through the whole network in
 every epoch of every head and in every trial of a search, as many epochs of each phase as the
-histories of the runs tell, with one thread, as a job has, two side by side. Of ours the seconds
-of jobs count, from the study's `benchmarks/`: those that embed, search and train, each with its
-own start of Keras. Weights are random on both sides and not compared here: `bench.py` does that.
+histories of the runs tell, with one thread, as a job has. Seconds are the processor's, so that
+other work counts little; of ours those of the jobs that make weights, embed, search and train,
+from the study's `benchmarks/`, each with its own start of Keras. Weights are random on both
+sides and not compared: `bench.py` does that. The direct way takes Adam for AdamW.
 """
 
 import argparse
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from processes import last_line  # noqa: E402
 
 from hemagrid import runtime  # noqa: E402
 from hemagrid.config import known_runs  # noqa: E402
@@ -37,21 +39,16 @@ def runs_of(study):
 
 
 def job_seconds(study, network, runs):
-    """Return the seconds of the jobs that embed, search and train for a network."""
+    """Return the processor's seconds in the jobs that embed, search and train for a network."""
     jobs = usage_table(study / "benchmarks")
     ours = jobs["rule"].isin(["search", "train"]) & jobs["job"].isin(runs)
-    ours |= (jobs["rule"] == "embed") & (jobs["job"] == network)
-    return 60 * jobs[ours]["used_minutes"].sum()
+    ours |= jobs["rule"].isin(["backbone_weights", "embed"]) & (jobs["job"] == network)
+    return 60 * jobs[ours]["cpu_minutes"].sum()
 
 
 def direct_seconds(study, network):
-    """Train a network's runs in a process of its own; return the seconds it took."""
-    begun = time.perf_counter()
-    command = [sys.executable, __file__, str(study), "--side", network]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    if ended.returncode:
-        sys.exit(f"{network}:\n{ended.stderr[-4000:]}")
-    seconds = time.perf_counter() - begun
+    """Train a network's runs in a process of its own; return the processor's seconds."""
+    seconds = float(last_line(__file__, study, "--side", network))
     print(f"{network}: {seconds:.0f} s the direct way", file=sys.stderr, flush=True)
     return seconds
 
@@ -60,7 +57,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("study", type=Path, nargs="?", default=Path("demo"))
     parser.add_argument("--only", default="", help="networks whose name holds this")
-    parser.add_argument("--jobs", type=int, default=2, help="side by side, as `make demo` has")
+    parser.add_argument("--jobs", type=int, default=2, help="networks side by side")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     networks = runs_of(arguments.study)
@@ -69,6 +66,7 @@ def main():
         from direct_study import train_network
 
         train_network(arguments.study, arguments.side, networks[arguments.side])
+        print(time.process_time())
         return
     chosen = {name: runs for name, runs in networks.items() if arguments.only in name}
     if not chosen:
@@ -82,7 +80,7 @@ def main():
     ]
     rows.append(["all of these", "", *sides(sum(ours), sum(direct))])
     if not arguments.only:
-        everything = 60 * usage_table(arguments.study / "benchmarks")["used_minutes"].sum()
+        everything = 60 * usage_table(arguments.study / "benchmarks")["cpu_minutes"].sum()
         rows.append(["with data, tables, figures, report", "", *sides(everything, sum(direct))])
     print(aligned(["network", "runs", "ours", "direct way", "ratio"], rows))
 

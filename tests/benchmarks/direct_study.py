@@ -20,7 +20,7 @@ def train_network(study, network, runs):
     config, train, val = study_config(study), subset(study, "train"), subset(study, "val")
     classes = int(train[1].max()) + 1
     backbone = config["backbones"].get(network)
-    base = backbone and shipped(backbone["application"], train[0].shape[1])
+    base = backbone and direct_way.load_base(backbone["application"], train[0].shape[1])
     start = base and base.get_weights()
     for name in runs:
         settings = run_settings(config, name)
@@ -44,12 +44,6 @@ def subset(study, name):
     folder = study / "results" / "dataset"
     labels = files.read_table(folder / f"{name}.csv")["label"].to_numpy()
     return np.load(folder / f"{name}.npy"), labels
-
-
-def shipped(application, size):
-    constructor = getattr(keras.applications, application)
-    shape = (size, size, 3)
-    return constructor(include_top=False, weights=None, pooling="avg", input_shape=shape)
 
 
 def fit_cnn(settings, epochs, train, val, classes):

@@ -28,13 +28,14 @@ def batches(images, labels, batch_size, seed, phase):
             yield images[rows], labels[rows], weight_of[labels[rows]]
 
 
-def load_base(application, size, weights):
+def load_base(application, size, weights=None):
     """Build the network as keras.applications ships it; `weights` is a file of its own."""
     constructor = getattr(keras.applications, application)
     base = constructor(
         include_top=False, weights=None, pooling="avg", input_shape=(size, size, 3)
     )
-    base.load_weights(weights)
+    if weights:
+        base.load_weights(weights)
     for layer in base.layers:
         # The workflow's backbones run in inference mode; Keras 3.15 leaves this one on.
         if isinstance(layer, keras.layers.Dropout):
