@@ -21,7 +21,7 @@ help:
 	@echo "make report the report of what is finished by now; trains nothing, disturbs nothing"
 	@echo "make remove-caches   activations and embeddings, once a study is finished"
 	@echo "make submission RUN=convnext_cfg1   a package for Codabench, scored here"
-	@echo "make bench  speed against the direct way, and how cost grows: half an hour"
+	@echo "make bench  speed against the direct way, and how cost grows: an hour"
 	@echo "make test   format, lint and all tests"
 	@echo "make faults what a cluster does to a job, the slow ones included: 30 minutes, as root"
 	@echo "make test-cluster PROFILE=profiles/slurm   a small study on the cluster you sit on"

@@ -1,6 +1,6 @@
 """Measure the workflow against what a user would do instead.
 
-    make bench                        # all rows, half an hour on two cores; then growth.py
+    make bench                        # all rows, an hour; then augmentation and growth
     make bench ARGS="--scale 0.1"     # of these rows, with a tenth of the images
     make bench ARGS="--only search"   # rows whose name holds this
 

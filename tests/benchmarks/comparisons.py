@@ -304,16 +304,15 @@ def direct_grid(setting):
     start, found = base.get_weights(), []
     for entry in HEADS:
         base.set_weights(start)
-        base.trainable = False
-        head, model = head_on(setting, base, entry)
-        for phase, plan in phases(setting).items():
-            if phase == "finetune_top":
-                direct_way.unfreeze(base, NETWORKS[setting.application]["top"])
-            elif phase == "finetune_all":
-                direct_way.unfreeze(base)
-                direct_way.freeze_normalization(head)
-            rate = plan.get("learning_rate", entry["learning_rate"])
-            direct_way.fit(model, train, val, phase, plan["epochs"], rate, BATCH, SEED)
+        keras.utils.set_random_seed(SEED)
+        head = build_head(entry, base.output_shape[-1], CLASSES)
+        plan = {
+            phase: (each["epochs"], each.get("learning_rate", entry["learning_rate"]))
+            for phase, each in phases(setting).items()
+        }
+        top = NETWORKS[setting.application]["top"]
+        network = (setting.application, base, head, top)
+        model = direct_way.fit_phases(*network, plan, train, val, BATCH, SEED)
         found.append(accuracy(model, *val))
     return found
 

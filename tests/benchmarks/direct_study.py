@@ -55,19 +55,15 @@ def fit_cnn(settings, epochs, train, val, classes):
 
 
 def fit_transfer(settings, base, epochs, train, val, classes):
-    backbone, head = settings["backbone"], settings["head"]
-    rates = {"feature_extraction": head["learning_rate"]}
-    top = build_head(head, base.output_shape[-1], classes)
-    model = direct_way.classifier(backbone["application"], base, top)
-    for phase, count in epochs.items():
-        if phase == "finetune_top":
-            direct_way.unfreeze(base, backbone["top"])
-        elif phase == "finetune_all":
-            direct_way.unfreeze(base)
-            direct_way.freeze_normalization(top)
-        rate = rates.get(phase) or settings["training"][phase]["learning_rate"]
-        batch = backbone["batch_size"]
-        direct_way.fit(model, train, val, phase, count, rate, batch, settings["seed"])
+    backbone, entry = settings["backbone"], settings["head"]
+    head = build_head(entry, base.output_shape[-1], classes)
+    phases = {
+        phase: (count, settings["training"][phase].get("learning_rate", entry["learning_rate"]))
+        for phase, count in epochs.items()
+    }
+    network = (backbone["application"], base, head, backbone["top"])
+    batch, seed = backbone["batch_size"], settings["seed"]
+    direct_way.fit_phases(*network, phases, train, val, batch, seed)
 
 
 def search(study, config, name, base):

@@ -66,6 +66,23 @@ def freeze_normalization(head):
             layer.trainable = False
 
 
+def fit_phases(application, base, head, top, phases, train, val, batch_size, seed):
+    """Fit a head on the frozen network, then layers from `top` on, then all; return the model.
+
+    `phases` holds (epochs, learning rate) by the name of the phase.
+    """
+    base.trainable = False
+    model = classifier(application, base, head)
+    for phase, (epochs, rate) in phases.items():
+        if phase == "finetune_top":
+            unfreeze(base, top)
+        elif phase == "finetune_all":
+            unfreeze(base)
+            freeze_normalization(head)
+        fit(model, train, val, phase, epochs, rate, batch_size, seed)
+    return model
+
+
 def compiled(model, rate):
     """Compile a model as the guide does; return it."""
     model.compile(

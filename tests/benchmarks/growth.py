@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(TESTS)]
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
+from processes import last_line  # noqa: E402
 
 from hemagrid.terminal import aligned  # noqa: E402
 
@@ -174,11 +175,7 @@ def main():
     for place, (work, what, count, goal) in enumerate(ROWS):
         if arguments.only not in work.__name__:
             continue
-        command = [sys.executable, __file__, "--row", place, "--scale", arguments.scale]
-        ended = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        if ended.returncode:
-            sys.exit(f"{what}, {count}:\n{ended.stderr[-4000:]}")
-        found = json.loads(ended.stdout.splitlines()[-1])
+        found = json.loads(last_line(__file__, "--row", place, "--scale", arguments.scale))
         cells = [what, f"{int(count * arguments.scale):,}", f"{found['seconds']:.1f}"]
         cells += [f"{found['mib']:,.0f}", goal, found.get("note", "")]
         table.append(cells)

@@ -63,21 +63,18 @@ def data_set(tmp_path_factory, draw):
     return folder / "images.npy", folder / "splits.csv"
 
 
-def run(data_set, folder, threads):
-    """Augment the test images; return the images and the table."""
-    out = {"images": folder / "out.npy", "table": folder / "out.csv"}
-    augment(*data_set, "test_augmented", SETTINGS, "alternate", SEED, threads, out)
-    assert {path.name for path in folder.iterdir()} == {"out.npy", "out.csv"}
-    return files.open_images(out["images"]), files.read_table(out["table"])
-
-
 @pytest.fixture(scope="module")
 def augmented(data_set, tmp_path_factory):
+    """The copies of the test images and their table, made with one thread."""
     with pytest.MonkeyPatch.context() as environment:
         # Augmentation sets both; this restores them.
         environment.setenv("KERAS_BACKEND", "tensorflow")
         environment.setenv("CUDA_VISIBLE_DEVICES", "")
-        yield run(data_set, tmp_path_factory.mktemp("augmented"), threads=1)
+        folder = tmp_path_factory.mktemp("augmented")
+        out = {"images": folder / "out.npy", "table": folder / "out.csv"}
+        augment(*data_set, "test_augmented", SETTINGS, "alternate", SEED, 1, out)
+        assert {path.name for path in folder.iterdir()} == {"out.npy", "out.csv"}
+        yield files.open_images(out["images"]), files.read_table(out["table"])
 
 
 def test_copies_and_their_table(augmented, data_set):
