@@ -41,6 +41,9 @@ SAVE_EVERY = 600  # seconds within an epoch after which a checkpoint is due
 # After an epoch a checkpoint is written if that takes no longer than this many seconds, or this
 # part of the time since the last one: of short epochs of a large network some go by first.
 SAVE_SECONDS, SAVE_SHARE = 0.5, 0.1
+# Steps per call double while a call takes less than this: small ones are mostly calling, and
+# a signal to stop is seen between calls.
+CALL_SECONDS = 0.1
 DISK = 200e6  # bytes per second, a guess until one of the phase has been written and timed
 
 
@@ -98,6 +101,22 @@ def epoch_order(count, batch_size, seed, phase, epoch):
     phase_key = int.from_bytes(phase.encode(), "little")
     order = np.random.default_rng([seed, phase_key, epoch]).permutation(count)
     return order[: count - count % size].reshape(-1, size)
+
+
+def step_function(model, optimizer, batch_size, inputs, xla="auto"):
+    """Compile a model; return the function by which it is trained, as `runtime.training_steps`.
+
+    `xla` is Keras's `jit_compile`, which by itself is on where there is a GPU.
+    """
+    # Building before the first step and metrics as objects save one trace each.
+    optimizer.build(model.trainable_variables)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=xla,
+    )
+    return runtime.training_steps(model, batch_size, inputs)
 
 
 @dataclass
@@ -264,13 +283,9 @@ class Trainer:
         optimizer = build_optimizer(
             self.settings["optimizer"], phase.learning_rate, self.weight_decay
         )
-        # Building before the first step and metrics as objects save one trace each.
-        optimizer.build(phase.model.trainable_variables)
-        phase.model.compile(
-            optimizer=optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(),
-            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        )
+        size = min(phase.batch_size, len(phase.train.labels))
+        self.take_steps = step_function(phase.model, optimizer, size, phase.train.inputs)
+        self.steps_per_call = 1
 
     def _steps(self, phase, position, best_weights, weight_of, stop_signal):
         """Take the steps that the epoch under way still needs."""
@@ -279,17 +294,15 @@ class Trainer:
         )
         before, started = position.seconds, time.perf_counter()
         due = started + SAVE_EVERY
-        for rows in order[len(position.steps) :]:
+        while len(position.steps) < len(order):
+            called = time.perf_counter()
+            rows = order[len(position.steps) :][: self.steps_per_call]
             labels = phase.train.labels[rows]
-            # Keras reports on this batch alone; all batches have one size.
-            logs = phase.model.train_on_batch(
-                files.take(phase.train.inputs, rows),
-                labels,
-                sample_weight=weight_of[labels],
-                return_dict=True,
-            )
-            position.steps.append([float(logs["loss"]), float(logs["accuracy"])])
+            inputs = files.take(phase.train.inputs, rows)
+            position.steps += self.take_steps(inputs, labels, weight_of[labels]).tolist()
             now = time.perf_counter()
+            if now - called < CALL_SECONDS:
+                self.steps_per_call *= 2
             position.seconds = before + now - started
             if stop_signal() or now > due:
                 self._save(phase, position, best_weights)

@@ -391,10 +391,10 @@ def our_first_step(setting):
     phase = training.Phase("finetune_all", model, whole, whole, BATCH, 1, 1, rate)
     weight_of = training.class_weights(labels, CLASSES)
     yield
-    training.Trainer("ours", CONFIG["training"], CLASSES, SEED)._compile(phase)
-    rows = training.epoch_order(len(labels), BATCH, SEED, phase.name, 1)[0]
-    weights = weight_of[labels[rows]]
-    model.train_on_batch(images[rows], labels[rows], sample_weight=weights)
+    trainer = training.Trainer("ours", CONFIG["training"], CLASSES, SEED)
+    trainer._compile(phase)
+    rows = training.epoch_order(len(labels), BATCH, SEED, phase.name, 1)[:1]
+    trainer.take_steps(images[rows], labels[rows], weight_of[labels[rows]])
     return trainable(model)
 
 

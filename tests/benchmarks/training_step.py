@@ -1,14 +1,17 @@
 """Measure a step of the third phase: what XLA and half precision gain, and how much memory.
 
-    python tests/benchmarks/training_step.py [--only VGG16] [--batch 32] [--steps 3]
+    python tests/benchmarks/training_step.py [--only VGG16] [--batches 32 64] [--steps 3]
 
 For every backbone of the config, each in a process of its own: the first step in seconds,
-images per second of the others, and the largest memory: of the GPU, or else of the process.
-`precision` is `training.precision` in the config; Keras switches XLA on by itself on a GPU.
-What two batch sizes differ in memory gives that of an image, and so the largest batch.
+images per second of the others, the TFLOP/s that makes, with --peak as a share of what the
+card's data sheet says, and the largest memory: of the GPU, or else of the process. `precision`
+is `training.precision` in the config; Keras switches XLA on by itself on a GPU. The last column
+is what an image more takes, from the batch above: what is left of the card's memory, divided by
+it, is how much larger `batch_size` may be in the config.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -39,10 +42,20 @@ def peak_mib():
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+def multiplications(model):
+    """Return how many of an image a network takes in its convolutions and Dense layers."""
+    count = 0
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            count += multiplications(layer)
+        elif hasattr(layer, "kernel"):
+            positions = int(np.prod(layer.output.shape[1:-1]))
+            count += positions * int(np.prod(layer.kernel.shape))
+    return count
+
+
 def measured(application, precision, xla, batch, steps):
     """Print what one step of one network takes."""
-    import keras
-
     from hemagrid import backbones, training
     from hemagrid.optimizers import build_optimizer
 
@@ -52,59 +65,78 @@ def measured(application, precision, xla, batch, steps):
     models = training.TransferModel(backbone, network["top"], HEAD, CLASSES)
     model = models.freeze_for("finetune_all")
     optimizer = build_optimizer(CONFIG["training"]["optimizer"], 1e-5)
-    optimizer.build(model.trainable_variables)
-    model.compile(
-        optimizer, keras.losses.SparseCategoricalCrossentropy(), jit_compile=xla or False
-    )
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (batch, SIZE, SIZE, 3), dtype="uint8")
-    labels, before = np.arange(batch) % CLASSES, peak_mib()
+    images = random.integers(0, 256, (1, batch, SIZE, SIZE, 3), dtype="uint8")
+    labels, weights = np.arange(batch)[None] % CLASSES, np.ones((1, batch), "float32")
+    take_steps = training.step_function(model, optimizer, batch, images[0], xla)
     seconds = []
     for _ in range(1 + steps):
         begun = time.perf_counter()
-        model.train_on_batch(images, labels)
+        take_steps(images, labels, weights)
         seconds.append(time.perf_counter() - begun)
-    steady = float(np.median(seconds[1:]))
-    found = {"first": seconds[0], "rate": batch / steady, "before": before, "mib": peak_mib()}
+    rate = batch / float(np.median(seconds[1:]))
+    # A multiplication and an addition each; backward they are two times as many as forward.
+    flops = 6 * multiplications(model) * rate
+    found = {"first": seconds[0], "rate": rate, "flops": flops, "mib": peak_mib()}
     print(json.dumps(found))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="networks whose name holds this")
-    parser.add_argument("--batch", type=int, help="default: batch_size of the config")
+    parser.add_argument("--batches", type=int, nargs="+", help="default: as in the config")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--precision", nargs="+", default=["float32", "mixed_bfloat16"])
+    parser.add_argument("--xla", nargs="+", default=["off", "on"], choices=["off", "on"])
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the device, for the share of it")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         runtime.prepare(arguments.threads)
-        application, precision, xla = arguments.side
-        batch = arguments.batch or NETWORKS[application]["batch_size"]
-        measured(application, precision, xla == "on", batch, arguments.steps)
+        application, precision, xla, batch = arguments.side
+        measured(application, precision, xla == "on", int(batch), arguments.steps)
         return
     rows = []
-    for application in NETWORKS:
+    for application, network in NETWORKS.items():
         if arguments.only not in application:
             continue
-        for precision in ("float32", "mixed_bfloat16"):
-            for xla in ("off", "on"):
-                command = [sys.executable, *sys.argv, "--side", application, precision, xla]
-                ended = subprocess.run(command, capture_output=True, text=True)
-                if ended.returncode:
-                    rows.append([application, precision, xla, "failed", "", ""])
-                    print(ended.stderr[-1500:], file=sys.stderr)
-                    continue
-                found = json.loads(ended.stdout.splitlines()[-1])
-                numbers = [
-                    f"{found['first']:.1f}",
-                    f"{found['rate']:.3g}",
-                    f"{found['mib']:,.0f}",
-                ]
-                rows.append([application, precision, xla, *numbers])
+        for precision, xla in itertools.product(arguments.precision, arguments.xla):
+            former = None
+            for batch in arguments.batches or [network["batch_size"]]:
+                setting = [application, precision, xla, str(batch)]
+                found = in_a_process(setting)
+                rows.append(setting + cells(found, batch, former))
                 print("  ".join(rows[-1]), file=sys.stderr, flush=True)
-    header = ["network", "precision", "XLA", "first step, s", "images per second", "MiB"]
-    print(aligned(header, rows, left=3))
+                former = found and (batch, found["mib"])
+    speed = "share of peak" if arguments.peak else "TFLOP/s"
+    header = ["network", "precision", "XLA", "batch", "first step, s", "images per second"]
+    print(aligned([*header, speed, "MiB", "MiB per image"], rows, left=3))
+
+
+def in_a_process(setting):
+    """Return what `measured` finds; nothing, and the end of its log, where it fails."""
+    command = [sys.executable, *sys.argv, "--side", *setting]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    if ended.returncode:
+        print(ended.stderr[-1500:], file=sys.stderr)
+        return None
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def cells(found, batch, former, peak):
+    if found is None:
+        return ["failed", *[""] * 4]
+    tera = found["flops"] / 1e12
+    speed = f"{tera / peak:.1%}" if peak else f"{tera:.2g}"
+    more = f"{(found['mib'] - former[1]) / (batch - former[0]):.1f}" if former else ""
+    return [
+        f"{found['first']:.1f}",
+        f"{found['rate']:.3g}",
+        speed,
+        f"{found['mib']:,.0f}",
+        more,
+    ]
 
 
 if __name__ == "__main__":

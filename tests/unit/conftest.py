@@ -79,14 +79,16 @@ def sparing():
 
     class Sparing:
         def __init__(self, array, most):
-            self.array, self.most, self.shape = array, most, array.shape
+            self.array, self.most = array, most
+            self.shape, self.dtype = array.shape, array.dtype
 
         def __len__(self):
             return len(self.array)
 
         def __getitem__(self, rows):
             found = self.array[rows]
-            assert len(found) <= self.most, f"{len(found)} rows were read at once"
+            count = found.size // self.array[0].size
+            assert count <= self.most, f"{count} rows were read at once"
             return found
 
         def __array__(self, *args, **kwargs):

@@ -1,6 +1,7 @@
 """Keras is settled before it is imported, and only those who need it import it."""
 
 import ast
+import functools
 import os
 import signal
 import subprocess
@@ -221,3 +222,31 @@ def test_a_backend_without_gradients_here_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(InputError, match="found torch, expected tensorflow or jax"):
         runtime.gradient(keras.ops.sum, np.ones(2))
+
+
+@pytest.mark.parametrize("cause", ["backend", "size"])
+def test_steps_without_a_loop_in_the_graph_are_the_same(cause, monkeypatch):
+    import keras
+
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(5, 4, 3)).astype("float32")
+    labels, weights = random.integers(0, 3, (5, 4)), np.ones((5, 4), "float32")
+    found = []
+    for looped in (True, False):
+        keras.utils.set_random_seed(1)
+        layers = [keras.Input((3,)), keras.layers.Dense(3, activation="softmax")]
+        model = keras.Sequential(layers)
+        accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        loss = keras.losses.SparseCategoricalCrossentropy()
+        model.compile("adam", loss, metrics=[accuracy])
+        if cause == "backend" and not looped:
+            monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+        if cause == "size" and not looped:
+            monkeypatch.setattr(runtime, "LOOPED_VARIABLES", 1)
+        take_steps = runtime.training_steps(model, 4, inputs[0])
+        monkeypatch.undo()
+        assert isinstance(take_steps, functools.partial) is not looped
+        found.append((take_steps(inputs, labels, weights), *model.get_weights()))
+    for in_the_graph, one_by_one in zip(*found, strict=True):
+        np.testing.assert_allclose(in_the_graph, one_by_one, rtol=1e-6)
+    assert found[0][0].shape == (5, 2)

@@ -15,6 +15,7 @@ import pytest
 from hemagrid import backbones, checkpoints, features, files, runtime
 from hemagrid.cnns import build_cnn
 from hemagrid.errors import InputError, Stopped
+from hemagrid.heads import build_head
 from hemagrid.training import (
     Examples,
     Phase,
@@ -181,12 +182,51 @@ def test_the_history_holds_the_mean_over_all_steps_of_an_epoch():
     assert 0 < row["accuracy"] < 1
 
 
-def test_rows_are_read_batch_by_batch(sparing):
+@pytest.fixture
+def one_step_per_call(monkeypatch):
+    monkeypatch.setattr("hemagrid.training.CALL_SECONDS", 0)
+
+
+def test_rows_are_read_batch_by_batch(sparing, one_step_per_call):
     inputs = np.eye(CLASSES, dtype="float32")[LABELS]
     phase = linear(epochs=1)
     few = Examples(sparing(inputs, most=4), LABELS)
     trainer().fit(Phase("training", phase.model, few, phase.val, 4, 1, 1, 0.1))
     assert isinstance(few.inputs, sparing)
+
+
+def dropped(steps_per_call, monkeypatch):
+    """Train a head with dropout; return its history, its weights, the steps of each call."""
+    monkeypatch.setattr(
+        "hemagrid.training.CALL_SECONDS", float("inf") if steps_per_call > 1 else 0
+    )
+    keras.utils.set_random_seed(5)
+    inputs = np.random.default_rng(0).normal(size=(68, CLASSES)).astype("float32")
+    examples = Examples(inputs, np.arange(68) % CLASSES)
+    phase = Phase(
+        "training", build_head(HEAD, CLASSES, CLASSES), examples, examples, 4, 2, 2, 0.1
+    )
+    calls, build = [], runtime.training_steps
+
+    def watched(*arguments):
+        take = build(*arguments)
+        return lambda *batches: calls.append(len(batches[0])) or take(*batches)
+
+    monkeypatch.setattr("hemagrid.training.runtime.training_steps", watched)
+    training = trainer()
+    training.fit(phase)
+    monkeypatch.undo()
+    history = [{**row, "seconds": 0} for row in training.history]
+    return history, phase.model.get_weights(), calls
+
+
+def test_many_steps_in_a_call_learn_the_same_to_the_bit(monkeypatch):
+    history, weights, calls = dropped(1, monkeypatch)
+    assert calls == [1] * 34
+    many_history, many_weights, many_calls = dropped(2, monkeypatch)
+    assert many_calls == [1, 2, 4, 8, 2, 17]
+    assert many_history == history
+    assert_equal_weights(many_weights, weights)
 
 
 class Scripted:
@@ -682,7 +722,9 @@ def saved(monkeypatch):
     return places
 
 
-def test_a_checkpoint_within_a_long_epoch(data_set, tmp_path, monkeypatch, saved):
+def test_a_checkpoint_within_a_long_epoch(
+    data_set, tmp_path, monkeypatch, saved, one_step_per_call
+):
     monkeypatch.setattr("hemagrid.training.SAVE_EVERY", 0)
     monkeypatch.setattr("hemagrid.training.SAVE_SHARE", float("inf"))
     train_afresh("regularized_cnn", CNN_RUN, data_set, paths(tmp_path / "run"))

@@ -61,3 +61,16 @@ def test_the_networks_of_a_study_are_trained_the_direct_way(study):
     # The same seconds in both rows, of work that was done on both sides.
     assert network[2:] == together[3:]
     assert min(int(network[2]), int(network[4])) > 0
+
+
+def test_a_training_step_tells_speed_and_memory():
+    options = ["--batches", 8, 32, "--steps", 1, "--precision", "float32", "--xla", "off"]
+    said, errors, status = printed("training_step", "--only", "MobileNet", *options)
+    assert status == 0, errors
+    few, many = (line.split() for line in said.splitlines()[1:])
+    assert (few[3], many[3]) == ("8", "32")
+    per_image, more = (mib.replace(",", "") for mib in (many[-1], many[-2]))
+    assert 1 < float(per_image) < 100 and float(more) > float(few[-1].replace(",", ""))
+    # 0.04 thousand million multiplications of 96 px, as published (0.22 of 224 px).
+    rate, tera = float(many[5]), float(many[6])
+    assert tera * 1e12 / rate / 6 == pytest.approx(0.22e9 * (96 / 224) ** 2, rel=0.15)
