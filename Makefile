@@ -1,18 +1,21 @@
 # Set-up and run, each one command.
 
 PYTHON ?= python3
-LOCK ?= envs/cpu.lock
 CORES ?= all
 # What jobs side by side may take: all but a tenth of this machine's memory.
 MEM_MB ?= $(shell awk '/^MemTotal/ {print int($$2 / 1024 * 0.9)}' /proc/meminfo)
 VENV := .venv
+# A copy of the lock that is installed; which one it was, so that no other takes its place unasked.
+INSTALLED := $(VENV)/installed
+LOCK ?= $(shell cat $(VENV)/lock 2>/dev/null || echo envs/cpu.lock)
 SNAKEMAKE := $(VENV)/bin/snakemake
 # Nothing is written outside the repository.
 export XDG_CACHE_HOME := $(CURDIR)/.cache
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo bench test test-cluster faults plan status report remove-caches submission venv lock check
+.PHONY: help demo bench test test-cluster faults plan status report remove-caches submission venv \
+	set-up lock check
 
 help:
 	@echo "make demo   the complete small study: no network, no GPU, minutes"
@@ -33,32 +36,32 @@ demo: venv
 	@cat demo/results/tables/headline.txt
 	@echo "Report: $(CURDIR)/demo/results/report.html"
 
-plan: venv
+plan: | $(INSTALLED)
 	@$(VENV)/bin/python scripts/plan.py $(ARGS)
 
-status: venv
+status: | $(INSTALLED)
 	@$(VENV)/bin/python scripts/status.py $(ARGS)
 
-report: venv
+report: | $(INSTALLED)
 	@$(SNAKEMAKE) --nolock --quiet reason host --cores $(CORES) --config partial=True $(ARGS)
 
-remove-caches: venv
+remove-caches: | $(INSTALLED)
 	@$(VENV)/bin/python scripts/remove_caches.py $(ARGS)
 
-bench: venv
+bench: | $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmarks/bench.py $(ARGS)
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/augmentation_speed.py
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/growth.py
 
-submission: venv
+submission: | $(INSTALLED)
 	@test -n "$(RUN)" || { echo "Which run? make submission RUN=convnext_cfg1"; exit 1; }
 	@$(SNAKEMAKE) results/$(RUN)/codabench.json --quiet reason host --cores $(CORES) $(ARGS)
 
-test-cluster: venv
+test-cluster: | $(INSTALLED)
 	@HEMAGRID_PROFILE=$(PROFILE) $(VENV)/bin/pytest --basetemp=test-cluster \
 		tests/cluster/test_study.py
 
-faults: venv
+faults: | $(INSTALLED)
 	@HEMAGRID_SLOW_FAULTS=1 $(VENV)/bin/pytest -v tests/cluster
 
 test: venv check
@@ -70,14 +73,22 @@ check: venv
 	@$(VENV)/bin/snakefmt --check workflow
 	@$(SNAKEMAKE) --lint
 
-venv: $(VENV)/installed
+# `make venv`, and with it `demo`, `test` and `check`, brings the environment up to date with the
+# lock; other targets only make a missing one: jobs may be running on it.
+venv:
+	@cmp -s $(LOCK) $(INSTALLED) || $(MAKE) --no-print-directory set-up
 
-$(VENV)/installed: $(LOCK)
+$(INSTALLED):
+	@$(MAKE) --no-print-directory set-up
+
+set-up:
+	@test ! -L $(VENV) || { echo "hemagrid: $(VENV) is a link; remove it first"; exit 1; }
 	@sh envs/check-machine.sh $(PYTHON)
 	@echo "Setting up $(VENV) from $(LOCK): some minutes, once"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/pip install --quiet --require-hashes -r $(LOCK)
-	@touch $@
+	@echo $(LOCK) > $(VENV)/lock
+	@cp $(LOCK) $(INSTALLED)
 
 lock:
 	@$(VENV)/bin/pip install --quiet uv

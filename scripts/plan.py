@@ -14,7 +14,7 @@ from pathlib import Path
 
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_args, parse_config
-from snakemake.exceptions import WorkflowError, print_exception
+from snakemake.exceptions import RuleException, WorkflowError, print_exception
 from snakemake.settings.types import (
     ConfigSettings,
     DAGSettings,
@@ -30,32 +30,58 @@ from hemagrid.plan import MEASURE, OWN_SPEEDS, Job, describe
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 
 
+def read_arguments():
+    """Return what snakemake makes of the command line; end with a line if that is nothing."""
+    said = io.StringIO()  # which profile was read, or what is wrong
+    try:
+        with contextlib.redirect_stderr(said):
+            _, arguments = parse_args(sys.argv[1:])
+    except SystemExit:
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
+    for path in [*(arguments.configfile or []), arguments.directory]:
+        if path and not Path(path).exists():
+            sys.exit(f"Error: {path}: not found")
+    return arguments
+
+
 def planned(arguments):
-    """Return (jobs that would run, in the order of the rules; validated config)."""
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        workflow = api.workflow(
-            ResourceSettings(
-                cores=1,
-                default_resources=arguments.default_resources,
-                overwrite_resources=arguments.set_resources,
-            ),
-            config_settings=ConfigSettings(
-                config=parse_config(arguments.config), configfiles=arguments.configfile
-            ),
-            snakefile=SNAKEFILE,
-            workdir=arguments.directory,
-        )
-        with contextlib.redirect_stdout(io.StringIO()):
-            # Settles which jobs are to run, locks nothing and runs nothing.
-            workflow.dag(DAGSettings(targets=set(arguments.targets))).summary()
-        inside = workflow._workflow
-        order = [rule.name for rule in inside.rules]
-        jobs = [
-            Job(job.rule.name, dict(job.wildcards), place(job), job.resources.get("runtime", 0))
-            for job in inside.dag.needrun_jobs()
-            if job.rule.name != "all"
-        ]
-        return sorted(jobs, key=lambda job: order.index(job.rule)), inside.globals["config"]
+    """Return (jobs that would run, in the order of the rules; validated config).
+
+    What snakemake would refuse ends the program, with what snakemake says.
+    """
+    try:
+        with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+            return _planned(api, arguments)
+    except (WorkflowError, RuleException) as error:
+        print_exception(error)
+        sys.exit(1)
+
+
+def _planned(api, arguments):
+    workflow = api.workflow(
+        ResourceSettings(
+            cores=1,
+            default_resources=arguments.default_resources,
+            overwrite_resources=arguments.set_resources,
+        ),
+        config_settings=ConfigSettings(
+            config=parse_config(arguments.config), configfiles=arguments.configfile
+        ),
+        snakefile=SNAKEFILE,
+        workdir=arguments.directory,
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        # Settles which jobs are to run, locks nothing and runs nothing.
+        workflow.dag(DAGSettings(targets=set(arguments.targets))).summary()
+    inside = workflow._workflow
+    order = [rule.name for rule in inside.rules]
+    jobs = [
+        Job(job.rule.name, dict(job.wildcards), place(job), job.resources.get("runtime", 0))
+        for job in inside.dag.needrun_jobs()
+        if job.rule.name != "all"
+    ]
+    return sorted(jobs, key=lambda job: order.index(job.rule)), inside.globals["config"]
 
 
 def place(job):
@@ -67,20 +93,16 @@ def place(job):
 
 
 def main():
-    with contextlib.redirect_stderr(io.StringIO()):  # which profile was read
-        _, arguments = parse_args(sys.argv[1:])
+    arguments = read_arguments()
     folder = Path(arguments.directory or ".")
     measure = MEASURE
     if arguments.configfile:
         measure += f" --configfile {shlex.join(map(str, arguments.configfile))}"
     if arguments.directory:
         measure += f" --out {shlex.quote(str(folder / OWN_SPEEDS))}"
+    jobs, config = planned(arguments)
     try:
-        jobs, config = planned(arguments)
         print(describe(jobs, config, folder, measure))
-    except WorkflowError as error:
-        print_exception(error)
-        sys.exit(1)
     except InputError as error:
         sys.exit(f"Error: {error}")
 

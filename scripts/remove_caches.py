@@ -8,30 +8,20 @@ later, a new head for example, makes the caches of its backbone anew, and with t
 runs of that backbone: to Snakemake they are out of date then. So do it last.
 """
 
-import contextlib
-import io
 import shutil
 import sys
 from pathlib import Path
 
-from snakemake.cli import parse_args
-from snakemake.exceptions import WorkflowError, print_exception
-
 from hemagrid.terminal import size
-from plan import planned
+from plan import planned, read_arguments
 
 CACHES = ("results/trunks", "results/embeddings")
 LATER = "Another head of a backbone would make its caches, and train its other heads, anew."
 
 
 def main():
-    with contextlib.redirect_stderr(io.StringIO()):  # which profile was read
-        _, arguments = parse_args(sys.argv[1:])
-    try:
-        jobs, _ = planned(arguments)
-    except WorkflowError as error:
-        print_exception(error)
-        sys.exit(1)
+    arguments = read_arguments()
+    jobs, _ = planned(arguments)
     if jobs:
         sys.exit(
             f"Error: this study is not finished: {len(jobs)} jobs to do, of which "

@@ -35,13 +35,7 @@ def build_backbone(application, image_size):
 
 def _as_shipped(application, image_size, weights):
     """Build `keras.applications.<application>` without its classifier, pooled by mean."""
-    constructor = getattr(keras.applications, application, None)
-    if not inspect.isfunction(constructor):
-        names = [name for name, _ in inspect.getmembers(keras.applications, callable)]
-        raise InputError(
-            f"backbones: application: found {application!r}, expected the name of a "
-            f"network in keras.applications, such as {_closest(application, names)}"
-        )
+    constructor = getattr(keras.applications, application)
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     if "include_preprocessing" in inspect.signature(constructor).parameters:
         preprocessing = {"include_preprocessing": True, "input_tensor": pixels}

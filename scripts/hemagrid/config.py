@@ -367,6 +367,19 @@ def check_hidden_set(config):
         )
 
 
+def check_partial(config, evaluated):
+    """Raise InputError if a report of what is finished is asked for before anything is.
+
+    `evaluated` is the pattern of the file that a run has when it is finished.
+    """
+    runs = known_runs(config)
+    if config["partial"] and not any(Path(evaluated.format(run)).exists() for run in runs):
+        raise InputError(
+            f"partial: found no {evaluated.format('*')}, expected one of a run at least: none "
+            "is finished yet; `make status` tells how far they are"
+        )
+
+
 def _check_splits(config, schema):
     total = math.fsum(config["splits"][name] for name in ("train", "val", "test"))
     if not math.isclose(total, 1, abs_tol=1e-6):

@@ -58,8 +58,13 @@ def open_images(path):
 
 
 def take(array, rows):
-    """Return a copy of some rows of an array, memory-mapped or not, and release the map."""
-    taken = np.array(array[rows])
+    """Return a copy of some rows of an array, memory-mapped or not, and release the map.
+
+    `rows` is a slice or an array of row numbers, of any shape.
+    """
+    taken = np.asarray(array[rows])
+    if isinstance(rows, slice):  # of numbers NumPy has made a copy
+        taken = taken.copy()
     release(array)
     return taken
 

@@ -37,15 +37,18 @@ KEYS = ["device", "application", "top", "stage", "image_size"]
 COLUMNS = [*KEYS, "batch", "threads", "images_per_second", "startup_seconds"]
 # Of one image: the shape that comes out, and a CNN's multiplications.
 COLUMNS += ["output", "parameters", "multiplications"]
+_NUMBERS = dict.fromkeys(["images_per_second", "startup_seconds"], float)
+_NUMBERS |= dict.fromkeys(["image_size", "threads"], int)
 
 # What the published files of BloodMNIST hold, at every resolution.
 _BLOODMNIST_TRAIN, _BLOODMNIST_TEST = 11_959, 3_421
 # The weights, the best ones so far and the optimizer's two moments, all float32; and as
 # much again while a new checkpoint takes the place of the former.
 _CHECKPOINT_COPIES = 8
+_PARTS = ("trunk", "top")
 _PHASES = ("feature_extraction", "finetune_top", "finetune_all")
 # The validation pass of a phase goes through what the phase trains.
-_FORWARD = {"feature_extraction": [], "finetune_top": ["top"], "finetune_all": ["trunk", "top"]}
+_FORWARD = {"feature_extraction": [], "finetune_top": ["top"], "finetune_all": [*_PARTS]}
 _PLACES = {"local": "local", "cpu": "CPU", "gpu": "GPU"}
 # Rows of the table of speeds that are of no backbone.
 CNN, AUGMENTATION = ("cnn", ""), ("augmentation", "")
@@ -146,12 +149,29 @@ def read_table(path):
     """Read one table of speeds. Raises InputError for anything else."""
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(["application", "top", "output"], str))
-        return table[COLUMNS].fillna({"top": "", "output": ""})
+        table = table[COLUMNS].fillna({"top": "", "output": ""}).astype(_NUMBERS)
+        problem = _problem(table)
     except (KeyError, ValueError) as error:
+        problem = f"({error})"
+    if problem:
         raise InputError(
-            f"{path}: found no table of speeds ({error}), expected the columns "
+            f"{path}: found no table of speeds {problem}, expected the columns "
             f"{', '.join(COLUMNS)}; remove it and run `{MEASURE}`"
-        ) from None
+        )
+    return table
+
+
+def _problem(table):
+    """Return what makes a table of speeds unusable, or nothing."""
+    speeds = table[table["stage"] != "start"]
+    slow = speeds[~(speeds["images_per_second"] > 0)]
+    if len(slow):
+        return f"(row {slow.index[0] + 1}: no images_per_second above 0)"
+    shaped = table[table["stage"].isin(_PARTS)]
+    shapeless = shaped[~shaped["output"].str.fullmatch(r"\d+(x\d+)*")]
+    if len(shapeless):
+        return f"(row {shapeless.index[0] + 1}: no shape as output)"
+    return ""
 
 
 def add_speeds(path, rows):
@@ -250,9 +270,7 @@ class Estimate:
 
     def backbone_parameters(self, backbone):
         network = self._network(backbone)
-        return sum(
-            int(self._row(None, network, part)["parameters"]) for part in ("trunk", "top")
-        )
+        return sum(int(self._row(None, network, part)["parameters"]) for part in _PARTS)
 
     def shape(self, backbone, part):
         """Return the shape of what a backbone's "trunk" or "top" makes of one image."""

@@ -34,7 +34,7 @@ def prepare(threads, resources=None, require_gpu=False):
     fetched, becomes `resources/keras` unless set, so that a run writes nowhere else.
 
     A job that asked for a GPU (`resources`: "gpu", or "gres" as in SLURM) takes one of its
-    own outside SLURM. It raises InputError if it sees none and `require_gpu`: hours of a
+    own. It raises InputError if it sees none and `require_gpu`: hours of a
     GPU's queue must not go to a CPU unseen.
     """
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
@@ -43,8 +43,7 @@ def prepare(threads, resources=None, require_gpu=False):
     os.environ.setdefault("KERAS_HOME", str(Path("resources/keras").absolute()))
     if not _requested_gpu(resources or {}):
         return
-    if "SLURM_JOB_ID" not in os.environ:
-        claim_gpu()
+    claim_gpu()
     if require_gpu and device() == "cpu":
         import keras
 
@@ -62,16 +61,17 @@ def _requested_gpu(resources):
 
 
 def claim_gpu():
-    """Take one of this machine's GPUs until this process ends, by CUDA_VISIBLE_DEVICES.
+    """Take one of the visible GPUs until this process ends, by CUDA_VISIBLE_DEVICES.
 
-    Jobs that run side by side get one each; SLURM does this for its jobs. A job waits while
-    all are taken. Without GPUs nothing happens.
+    Jobs that run side by side, on a machine or in one allocation of SLURM, get one each. A job
+    waits while all are taken. Without GPUs nothing happens.
     """
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = chosen.split(",") if chosen else _listed_gpus()
+    devices = _visible_gpus()
+    # SLURM may number the GPUs of each of its jobs from 0.
+    among = os.environ.get("SLURM_JOB_ID", "all")
     while devices and not _claimed:
         for device in devices:
-            path = Path(tempfile.gettempdir(), f"hemagrid-gpu-{device}.lock")
+            path = Path(tempfile.gettempdir(), f"hemagrid-gpu-{among}-{device}.lock")
             lock = FileLock(path, mode=0o666)
             try:
                 lock.acquire(blocking=False)
@@ -83,8 +83,11 @@ def claim_gpu():
         time.sleep(5)
 
 
-def _listed_gpus():
-    """Return the numbers of this machine's GPUs as NVIDIA's driver lists them."""
+def _visible_gpus():
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, or else all that the driver lists."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [device for device in chosen.split(",") if device]
     if not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
@@ -142,14 +145,14 @@ def training_steps(model, batch_size, inputs):
 
     It maps the inputs (K, batch_size, ...), labels int64 (K, batch_size) and sample weights
     float32 (K, batch_size) of K steps to float32 (K, 2): the loss and the accuracy of each of
-    these batches. `inputs` is an array (N, ...) of the kind that it will get. Of a small model,
-    such as a head, the steps are a loop within TensorFlow's graph, because calling it costs as
-    much as a step takes. They are the same to the bit however many there are in a call.
+    these batches. `inputs` is an array (N, ...) of the kind that it will get. Of a model of few
+    variables (a head, a CNN) the steps are a loop within TensorFlow's graph, because calling it
+    costs as much as a step of a head. They are the same to the bit, however many in a call.
     """
     import keras
 
-    small = len(model.variables) <= LOOPED_VARIABLES
-    if keras.backend.backend() != "tensorflow" or not small:
+    looped = len(model.variables) <= LOOPED_VARIABLES
+    if keras.backend.backend() != "tensorflow" or not looped:
         return functools.partial(_step_by_step, model)
     import tensorflow
 

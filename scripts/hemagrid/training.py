@@ -41,9 +41,9 @@ SAVE_EVERY = 600  # seconds within an epoch after which a checkpoint is due
 # After an epoch a checkpoint is written if that takes no longer than this many seconds, or this
 # part of the time since the last one: of short epochs of a large network some go by first.
 SAVE_SECONDS, SAVE_SHARE = 0.5, 0.1
-# Steps per call double while a call takes less than this: small ones are mostly calling, and
-# a signal to stop is seen between calls.
-CALL_SECONDS = 0.1
+# Steps per call double while a call takes less than this, and reads less: small ones are mostly
+# calling, and a signal to stop is seen between calls.
+CALL_SECONDS, CALL_BYTES = 0.1, 32e6
 DISK = 200e6  # bytes per second, a guess until one of the phase has been written and timed
 
 
@@ -215,7 +215,7 @@ class Trainer:
             return
         begun = time.perf_counter()
         variables = _variables(phase.model).items()
-        arrays = ((name, keras.ops.convert_to_numpy(variable)) for name, variable in variables)
+        arrays = ((name, variable.numpy()) for name, variable in variables)
         best = ((f"best_{place:05}", weights) for place, weights in enumerate(best_weights))
         self.checkpoint.save(
             {"position": asdict(position), "history": self.history, "best": self.best},
@@ -301,7 +301,8 @@ class Trainer:
             inputs = files.take(phase.train.inputs, rows)
             position.steps += self.take_steps(inputs, labels, weight_of[labels]).tolist()
             now = time.perf_counter()
-            if now - called < CALL_SECONDS:
+            full = len(rows) == self.steps_per_call
+            if full and now - called < CALL_SECONDS and inputs.nbytes < CALL_BYTES:
                 self.steps_per_call *= 2
             position.seconds = before + now - started
             if stop_signal() or now > due:

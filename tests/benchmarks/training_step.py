@@ -34,7 +34,9 @@ SIZE, CLASSES = CONFIG["dataset"]["image_size"], 8
 
 def peak_mib():
     """Return the largest memory so far: of the GPU on TensorFlow, else of this process."""
-    if runtime.device() == "gpu":
+    import keras
+
+    if runtime.device() == "gpu" and keras.backend.backend() == "tensorflow":
         import tensorflow
 
         return tensorflow.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
@@ -106,7 +108,7 @@ def main():
             for batch in arguments.batches or [network["batch_size"]]:
                 setting = [application, precision, xla, str(batch)]
                 found = in_a_process(setting)
-                rows.append(setting + cells(found, batch, former))
+                rows.append(setting + cells(found, batch, former, arguments.peak))
                 print("  ".join(rows[-1]), file=sys.stderr, flush=True)
                 former = found and (batch, found["mib"])
     speed = "share of peak" if arguments.peak else "TFLOP/s"

@@ -14,8 +14,10 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from hemagrid import backbones, files
+from hemagrid.config_files import ROOT
 from hemagrid.errors import InputError
 
 SIZE = 48
@@ -178,12 +180,6 @@ def test_a_damaged_file_is_refused(calibrated, tmp_path):
         backbones.saved_backbone(SMALL, SIZE, path)
 
 
-@pytest.mark.parametrize("application", ["VGG61", "vgg16", ""])
-def test_an_unknown_application_is_refused_with_what_is_close(application):
-    with pytest.raises(InputError, match="VGG16" if application else "keras.app"):
-        backbones.build_backbone(application, SIZE)
-
-
 def test_an_unknown_layer_is_refused_with_what_is_close(calibrated):
     with pytest.raises(InputError, match="conv_pw_11_relu"):
         backbones.cut_backbone(calibrated, "conv_pw_11_rely")
@@ -269,3 +265,10 @@ def test_weights_with_another_checksum_are_refused(weights_server, keras_cache, 
         backbones.imagenet_backbone(FETCHED, SIZE)
     assert str(keras_cache) in str(refusal.value)
     assert served.name in capsys.readouterr().out
+
+
+def test_the_config_knows_every_network_of_keras_applications():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    backbone = schema["properties"]["backbones"]["additionalProperties"]["properties"]
+    shipped = [name for name, _ in inspect.getmembers(keras.applications, inspect.isfunction)]
+    assert backbone["application"]["enum"] == shipped

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -95,3 +96,50 @@ def test_no_python_is_said_in_one_line():
 
 def test_a_fit_machine_passes(machine):
     assert machine("exit 0", HEMAGRID_NEEDS_MIB="1").returncode == 0
+
+
+@pytest.fixture
+def make(tmp_path, require_program):
+    """A function that runs make in a folder of two locks, with stand-ins for what is set up."""
+    require_program("make", "make")
+    (tmp_path / "envs").mkdir()
+    for name in ("cpu", "gpu"):
+        (tmp_path / "envs" / f"{name}.lock").write_text(f"{name}\n")
+    shutil.copy(ENVS / "check-machine.sh", tmp_path / "envs")
+    shutil.copy(ENVS.parent / "Makefile", tmp_path)
+    python = tmp_path / "python"
+    made = "mkdir -p .venv/bin; cp stub .venv/bin/pip; cp stub .venv/bin/python"
+    python.write_text(f"#!/bin/sh\nif [ $1 = -m ]; then {made}; fi\n")
+    (tmp_path / "stub").write_text("#!/bin/sh\n")
+    for program in (python, tmp_path / "stub"):
+        program.chmod(0o755)
+
+    def run(*arguments):
+        command = ["make", "PYTHON=./python", *arguments]
+        environment = {"PATH": os.environ["PATH"], "HEMAGRID_NEEDS_MIB": "1"}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_only_make_venv_takes_an_environment_away(make, tmp_path):
+    assert "from envs/cpu.lock" in make("status")[1]
+    assert "Setting up" not in make("venv")[1]
+    assert "from envs/gpu.lock" in make("venv", "LOCK=envs/gpu.lock")[1]
+    # Which one it is stays so without being named again.
+    assert "Setting up" not in make("venv")[1]
+    (tmp_path / "envs" / "gpu.lock").write_text("newer\n")
+    assert "Setting up" not in make("status")[1]
+    assert "from envs/gpu.lock" in make("venv")[1]
+
+
+def test_an_environment_behind_a_link_is_left_alone(make, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "precious").touch()
+    (tmp_path / ".venv").symlink_to("shared")
+    code, said = make("venv")
+    assert code != 0 and ".venv is a link" in said
+    assert (tmp_path / "shared" / "precious").exists()

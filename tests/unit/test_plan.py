@@ -289,6 +289,34 @@ def test_a_new_measurement_takes_the_place_of_the_old_one(tmp_path):
         plan.read_speeds(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("stage", "column", "value"),
+    [
+        ("top", "images_per_second", "fast"),
+        ("top", "images_per_second", 0),
+        ("top", "images_per_second", None),
+        ("top", "output", None),
+        ("start", "startup_seconds", "soon"),
+        ("start", "image_size", None),
+    ],
+)
+def test_a_table_with_a_cell_that_is_no_measurement_is_refused(tmp_path, stage, column, value):
+    path = tmp_path / "resources" / "throughput.csv"
+    plan.add_speeds(path, speeds())
+    plan.read_table(path)
+    table = pd.read_csv(path).astype(object)
+    table.loc[table["stage"] == stage, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match="throughput.csv: found no table of speeds"):
+        plan.read_table(path)
+
+
+def test_a_table_of_no_rows_tells_nothing(tmp_path):
+    path = tmp_path / "resources" / "throughput.csv"
+    plan.add_speeds(path, speeds()[:0])
+    assert len(plan.read_speeds(tmp_path)) == len(plan.read_table(plan.SPEEDS))
+
+
 def test_the_committed_table_covers_the_published_grid():
     config = load_config()
     estimate = Estimate(config, IMAGES, plan.read_table(plan.SPEEDS))

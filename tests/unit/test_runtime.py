@@ -161,6 +161,7 @@ def claim(tmp_path):
 
     def start(**variables):
         environment = {key: os.environ[key] for key in os.environ if "CUDA" not in key}
+        environment.pop("SLURM_JOB_ID", None)
         environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
         environment |= {"PYTHONPATH": str(LIBRARY.parent)} | variables
         process = subprocess.Popen(
@@ -192,6 +193,16 @@ def test_jobs_side_by_side_get_a_gpu_each_and_a_third_waits(claim):
 
 def test_only_gpus_that_the_user_left_visible_are_taken(claim):
     assert claim(CUDA_VISIBLE_DEVICES="1").stdout.readline().strip() == "1"
+    assert claim(CUDA_VISIBLE_DEVICES="").stdout.readline().strip() == ""
+
+
+def test_jobs_in_one_allocation_share_its_gpus_out(claim):
+    job = {"SLURM_JOB_ID": "17", "CUDA_VISIBLE_DEVICES": "2,3"}
+    taken = {claim(**job).stdout.readline().strip() for _ in range(2)}
+    assert taken == {"2", "3"}
+    # Those of another job are numbered alike where SLURM hides all others.
+    another = job | {"SLURM_JOB_ID": "18"}
+    assert claim(**another).stdout.readline().strip() == "2"
 
 
 def test_of_two_that_listen_for_a_signal_both_are_told():

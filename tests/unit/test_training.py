@@ -220,11 +220,18 @@ def dropped(steps_per_call, monkeypatch):
     return history, phase.model.get_weights(), calls
 
 
+def test_a_call_reads_no_more_than_it_may(monkeypatch):
+    # Four rows of three float32 in a step: two of them are enough.
+    monkeypatch.setattr("hemagrid.training.CALL_BYTES", 2 * 4 * CLASSES * 4)
+    _, _, calls = dropped(2, monkeypatch)
+    assert calls == [1, *[2] * 16, 1]
+
+
 def test_many_steps_in_a_call_learn_the_same_to_the_bit(monkeypatch):
     history, weights, calls = dropped(1, monkeypatch)
     assert calls == [1] * 34
     many_history, many_weights, many_calls = dropped(2, monkeypatch)
-    assert many_calls == [1, 2, 4, 8, 2, 17]
+    assert many_calls == [1, 2, 4, 8, 2, 16, 1]
     assert many_history == history
     assert_equal_weights(many_weights, weights)
 

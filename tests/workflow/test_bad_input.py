@@ -324,3 +324,8 @@ def test_a_full_disk_leaves_nothing_and_the_next_run_makes_it(tmp_path, folder, 
     assert not [*folder.glob("results/dataset/*")]
     assert not [*folder.glob("results/dataset/.*")]
     assert run(SAMPLES, config=config).returncode == 0
+
+
+def test_a_partial_report_of_nothing_makes_nothing(run, folder):
+    refused(run(config={"partial": True}), "partial: found no results/*/metrics.json")
+    assert not (folder / "results").exists()

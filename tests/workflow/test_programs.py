@@ -83,3 +83,29 @@ def test_a_finished_study_does_without_its_caches(program, study, tmp_path):
     (folder / "results" / "mobilenetv3_cfg2" / "model.keras").unlink()
     again = jobs_in(program("plan", *settings))
     assert (again["embed"], again["train"]) == ((1, "CPU"), (2, "CPU"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--configfile", "none.yaml"], "Error: none.yaml: not found"),
+        (["--directory", "elsewhere"], "Error: elsewhere: not found"),
+        (["--profile", "nowhere"], "nowhere"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        (["results/nope/metrics.json"], "No rule to produce results/nope/metrics.json"),
+        (["--configfile", "missing.yaml"], "nowhere.npz"),
+    ],
+)
+@pytest.mark.parametrize("name", ["plan", "remove_caches"])
+def test_what_cannot_be_planned_is_told_in_short(tmp_path, name, arguments, expected):
+    (tmp_path / "missing.yaml").write_text("dataset: {source: npz, path: nowhere.npz}")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / f"{name}.py", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert expected in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "elsewhere").exists()

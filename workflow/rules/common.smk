@@ -23,6 +23,7 @@ def validate_config():
         config.update(study.validated(config, schema))
         study.check_weights(config, built="resources/weights/{}.weights.h5")
         study.check_hidden_set(config)
+        study.check_partial(config, evaluated="results/{}/metrics.json")
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
