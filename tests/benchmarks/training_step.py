@@ -7,7 +7,8 @@ images per second of the others, the TFLOP/s that makes, with --peak as a share 
 card's data sheet says, and the largest memory: of the GPU, or else of the process. `precision`
 is `training.precision` in the config; Keras switches XLA on by itself on a GPU. The last column
 is what an image more takes, from the batch above: what is left of the card's memory, divided by
-it, is how much larger `batch_size` may be in the config.
+it, is how much larger `batch_size` may be in the config. The last line is what a step waits for
+its images.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import numpy as np  # noqa: E402
 
-from hemagrid import runtime  # noqa: E402
+from hemagrid import files, runtime  # noqa: E402
 from hemagrid.config_files import load_config  # noqa: E402
 from hemagrid.terminal import aligned  # noqa: E402
 
 CONFIG = load_config()
 NETWORKS = {entry["application"]: entry for entry in CONFIG["backbones"].values()}
 HEAD = CONFIG["heads"]["cfg2"]
-SIZE, CLASSES = CONFIG["dataset"]["image_size"], 8
+SIZE, CLASSES, READ = CONFIG["dataset"]["image_size"], 8, 32
 
 
 def peak_mib():
@@ -114,6 +116,19 @@ def main():
     speed = "share of peak" if arguments.peak else "TFLOP/s"
     header = ["network", "precision", "XLA", "batch", "first step, s", "images per second"]
     print(aligned([*header, speed, "MiB", "MiB per image"], rows, left=3))
+    print(f"Before each step {READ} images are read from a file: {reading_seconds():.2g} s")
+
+
+def reading_seconds():
+    """Return the seconds in which a batch is read at random from a memory-mapped file."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder, "images.npy"), np.zeros((8192, SIZE, SIZE, 3), "uint8"))
+        images = files.open_images(Path(folder, "images.npy"))
+        order = np.random.default_rng(0).permutation(len(images)).reshape(-1, READ)
+        begun = time.perf_counter()
+        for rows in order:
+            files.take(images, rows)
+        return (time.perf_counter() - begun) / len(order)
 
 
 def in_a_process(setting):

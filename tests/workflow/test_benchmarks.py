@@ -67,7 +67,8 @@ def test_a_training_step_tells_speed_and_memory():
     options = ["--batches", 8, 32, "--steps", 1, "--precision", "float32", "--xla", "off"]
     said, errors, status = printed("training_step", "--only", "MobileNet", *options)
     assert status == 0, errors
-    few, many = (line.split() for line in said.splitlines()[1:])
+    few, many, reading = (line.split() for line in said.splitlines()[1:])
+    assert 0 < float(reading[-2]) < 1
     assert (few[3], many[3]) == ("8", "32")
     per_image, more = (mib.replace(",", "") for mib in (many[-1], many[-2]))
     assert 1 < float(per_image) < 100 and float(more) > float(few[-1].replace(",", ""))
