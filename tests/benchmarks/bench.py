@@ -6,12 +6,14 @@
 
 One table: what, ours, the direct way (`direct_way.py`, plain Keras), how many times ours goes
 into it, what was to be reached, and by how much the results differ. The two sides of a row run
-one after the other, each in a process of its own with as many threads; the clock starts when
-TensorFlow is imported and the images are made. Numbers of one machine: compare ratios.
+one after the other, each in a process of its own, with as many threads and bound to as many
+cores; the clock starts when TensorFlow is imported and the images are made. Numbers of one
+machine: compare ratios.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -84,6 +86,8 @@ def setting_of(row, arguments):
 
 def run_side(row, side, arguments):
     """Run one side in this process: write what came out, print the seconds."""
+    # As a scheduler binds a job: some of Keras's layers take more threads than they may.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     runtime.prepare(arguments.threads)
     import comparisons
 
