@@ -34,8 +34,8 @@ def prepare(threads, resources=None, require_gpu=False):
     fetched, becomes `resources/keras` unless set, so that a run writes nowhere else.
 
     A job that asked for a GPU (`resources`: "gpu", or "gres" as in SLURM) takes one of its
-    own. It raises InputError if it sees none and `require_gpu`: hours of a
-    GPU's queue must not go to a CPU unseen.
+    own. It raises InputError if it sees none and `require_gpu`: hours of a GPU's queue must
+    not go to a CPU unseen.
     """
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -64,14 +64,15 @@ def claim_gpu():
     """Take one of the visible GPUs until this process ends, by CUDA_VISIBLE_DEVICES.
 
     Jobs that run side by side, on a machine or in one allocation of SLURM, get one each. A job
-    waits while all are taken. Without GPUs nothing happens.
+    waits while all are taken. Without GPUs nothing happens, nor where SLURM has given one.
     """
-    devices = _visible_gpus()
-    # SLURM may number the GPUs of each of its jobs from 0.
-    among = os.environ.get("SLURM_JOB_ID", "all")
+    devices, job = _visible_gpus(), os.environ.get("SLURM_JOB_ID")
+    if job and len(devices) == 1:
+        return
     while devices and not _claimed:
         for device in devices:
-            path = Path(tempfile.gettempdir(), f"hemagrid-gpu-{among}-{device}.lock")
+            # SLURM may number the GPUs of each of its jobs from 0.
+            path = Path(tempfile.gettempdir(), f"hemagrid-gpu-{job or 'all'}-{device}.lock")
             lock = FileLock(path, mode=0o666)
             try:
                 lock.acquire(blocking=False)

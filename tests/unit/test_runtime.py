@@ -205,6 +205,11 @@ def test_jobs_in_one_allocation_share_its_gpus_out(claim):
     assert claim(**another).stdout.readline().strip() == "2"
 
 
+def test_a_gpu_that_slurm_has_given_is_not_claimed(claim, tmp_path):
+    assert claim(SLURM_JOB_ID="17", CUDA_VISIBLE_DEVICES="1").stdout.readline().strip() == "1"
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_of_two_that_listen_for_a_signal_both_are_told():
     with runtime.stop_signals() as outer:
         with runtime.stop_signals() as inner:
