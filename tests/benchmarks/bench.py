@@ -86,7 +86,7 @@ def setting_of(row, arguments):
 
 def run_side(row, side, arguments):
     """Run one side in this process: write what came out, print the seconds."""
-    # As a scheduler binds a job: some of Keras's layers take more threads than they may.
+    # As a scheduler binds a job.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     runtime.prepare(arguments.threads)
     import comparisons
