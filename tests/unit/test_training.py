@@ -195,11 +195,9 @@ def test_rows_are_read_batch_by_batch(sparing, one_step_per_call):
     assert isinstance(few.inputs, sparing)
 
 
-def dropped(steps_per_call, monkeypatch):
+def dropped(monkeypatch, *, many):
     """Train a head with dropout; return its history, its weights, the steps of each call."""
-    monkeypatch.setattr(
-        "hemagrid.training.CALL_SECONDS", float("inf") if steps_per_call > 1 else 0
-    )
+    monkeypatch.setattr("hemagrid.training.CALL_SECONDS", float("inf") if many else 0)
     keras.utils.set_random_seed(5)
     inputs = np.random.default_rng(0).normal(size=(68, CLASSES)).astype("float32")
     examples = Examples(inputs, np.arange(68) % CLASSES)
@@ -223,14 +221,14 @@ def dropped(steps_per_call, monkeypatch):
 def test_a_call_reads_no_more_than_it_may(monkeypatch):
     # Four rows of three float32 in a step: two of them are enough.
     monkeypatch.setattr("hemagrid.training.CALL_BYTES", 2 * 4 * CLASSES * 4)
-    _, _, calls = dropped(2, monkeypatch)
+    _, _, calls = dropped(monkeypatch, many=True)
     assert calls == [1, *[2] * 16, 1]
 
 
 def test_many_steps_in_a_call_learn_the_same_to_the_bit(monkeypatch):
-    history, weights, calls = dropped(1, monkeypatch)
+    history, weights, calls = dropped(monkeypatch, many=False)
     assert calls == [1] * 34
-    many_history, many_weights, many_calls = dropped(2, monkeypatch)
+    many_history, many_weights, many_calls = dropped(monkeypatch, many=True)
     assert many_calls == [1, 2, 4, 8, 2, 16, 1]
     assert many_history == history
     assert_equal_weights(many_weights, weights)
