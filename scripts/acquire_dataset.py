@@ -1,6 +1,6 @@
 """Read the images from whatever source the config names."""
 
-from hemagrid.acquire import acquire
+from hemagrid.data.readers import acquire
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):

@@ -1,7 +1,7 @@
 """Compare all runs: the tables and the headline."""
 
 from hemagrid.logs import job
-from hemagrid.tables import aggregate
+from hemagrid.reporting.tables import aggregate
 
 with job(snakemake.log[0]):
     aggregate(

@@ -1,9 +1,9 @@
 """Write down what was found in the data set, how many, which and why."""
 
-from hemagrid.audit import audit
-from hemagrid.files import read_table, write_json
+from hemagrid.data.audit import audit
+from hemagrid.data.readers import read_samples, read_skipped
+from hemagrid.io import read_table, write_json
 from hemagrid.logs import job
-from hemagrid.sources import read_samples, read_skipped
 
 with job(snakemake.log[0]):
     write_json(

@@ -1,11 +1,11 @@
 """Write the augmented copies of one subset."""
 
-from hemagrid import runtime
-from hemagrid.augmentation import augment
+from hemagrid.data.augmentation import augment
 from hemagrid.logs import job
+from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
-    runtime.prepare(snakemake.threads)
+    jobs.prepare(snakemake.threads)
     augment(
         snakemake.input.images,
         snakemake.input.splits,

@@ -1,11 +1,11 @@
 """Write the starting weights of a backbone."""
 
-from hemagrid import runtime
 from hemagrid.logs import job
+from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
-    runtime.prepare(snakemake.threads)
-    from hemagrid.backbones import write_weights
+    jobs.prepare(snakemake.threads)
+    from hemagrid.models.backbones import write_weights
 
     write_weights(
         snakemake.output.weights,

@@ -1,7 +1,7 @@
 """Write what tuning found beside the study's, and whether it helped."""
 
 from hemagrid.logs import job
-from hemagrid.tuned import compare_tuned
+from hemagrid.reporting.tables import compare_tuned
 
 with job(snakemake.log[0]):
     compare_tuned(

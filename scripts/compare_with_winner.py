@@ -1,7 +1,7 @@
 """Say which runs cannot be told from the winner."""
 
 from hemagrid.logs import job
-from hemagrid.winner import compare_with_winner
+from hemagrid.reporting.tables import compare_with_winner
 
 with job(snakemake.log[0]):
     compare_with_winner(

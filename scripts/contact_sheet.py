@@ -1,8 +1,8 @@
 """Draw originals beside their augmented copies."""
 
-from hemagrid.contact_sheet import write_contact_sheet
-from hemagrid.files import open_images, read_table
+from hemagrid.io import open_images, read_table
 from hemagrid.logs import job
+from hemagrid.reporting.pictures import write_contact_sheet
 
 with job(snakemake.log[0]):
     write_contact_sheet(

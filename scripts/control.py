@@ -1,6 +1,6 @@
 """Predict without a network: the controls that bracket every metric."""
 
-from hemagrid.controls import write_control
+from hemagrid.evaluation.controls import write_control
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):

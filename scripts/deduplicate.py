@@ -1,9 +1,9 @@
 """Find duplicates, near duplicates and label conflicts."""
 
-from hemagrid.duplicates import deduplicate
-from hemagrid.files import read_table, write_table
+from hemagrid.data.duplicates import deduplicate
+from hemagrid.data.readers import read_samples
+from hemagrid.io import read_table, write_table
 from hemagrid.logs import job
-from hemagrid.sources import read_samples
 
 with job(snakemake.log[0]):
     write_table(

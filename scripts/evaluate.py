@@ -1,6 +1,6 @@
 """Compute the metrics of one run from its predictions."""
 
-from hemagrid.evaluation import evaluate_run
+from hemagrid.evaluation.metrics import evaluate_run
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):

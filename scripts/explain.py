@@ -1,14 +1,16 @@
 """Show where the best run looked."""
 
-from hemagrid import runtime
 from hemagrid.logs import job
+from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
-    runtime.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
-    from hemagrid.gradcam import explain
+    jobs.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
+    from hemagrid.evaluation.gradcam import explain
+    from hemagrid.reporting.pictures import draw_sheet
 
-    explain(
+    explained = explain(
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
         snakemake.params.settings,
     )
+    draw_sheet(*explained, snakemake.output.figure)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hemagrid.bloodmnist import fetch
+from hemagrid.data.bloodmnist import fetch
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):

@@ -1,7 +1,7 @@
 """Compute the perceptual hash of every image."""
 
-from hemagrid.duplicates import fingerprint
-from hemagrid.files import open_images, write_table
+from hemagrid.data.duplicates import fingerprint
+from hemagrid.io import open_images, write_table
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Write the untouched test images."""
 
-from hemagrid.augmentation import originals
+from hemagrid.data.augmentation import originals
 from hemagrid.logs import job
 
 with job(snakemake.log[0]):

@@ -1,7 +1,7 @@
 """Package a run for the challenge's leaderboard."""
 
 from hemagrid.logs import job
-from hemagrid.submission import package
+from hemagrid.submission.package import package
 
 with job(snakemake.log[0]):
     package(

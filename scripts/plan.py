@@ -7,9 +7,9 @@ snakemake would run with them.
 """
 
 import contextlib
-import io
 import shlex
 import sys
+from io import StringIO
 from pathlib import Path
 
 from snakemake.api import SnakemakeApi
@@ -23,16 +23,18 @@ from snakemake.settings.types import (
     ResourceSettings,
 )
 
-from hemagrid.config_files import ROOT
+from hemagrid.cli.estimate import Job
+from hemagrid.cli.plan import describe
+from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS
+from hemagrid.config.loading import ROOT
 from hemagrid.errors import InputError
-from hemagrid.plan import MEASURE, OWN_SPEEDS, Job, describe
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 
 
 def read_arguments():
     """Return what snakemake makes of the command line; end with a line if that is nothing."""
-    said = io.StringIO()  # which profile was read, or what is wrong
+    said = StringIO()  # which profile was read, or what is wrong
     try:
         with contextlib.redirect_stderr(said):
             _, arguments = parse_args(sys.argv[1:])
@@ -71,7 +73,7 @@ def _planned(api, arguments):
         snakefile=SNAKEFILE,
         workdir=arguments.directory,
     )
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(StringIO()):
         # Settles which jobs are to run, locks nothing and runs nothing.
         workflow.dag(DAGSettings(targets=set(arguments.targets))).summary()
     inside = workflow._workflow

@@ -1,8 +1,8 @@
 """Draw what became of each class's images."""
 
-from hemagrid.charts import class_balance, save
-from hemagrid.files import read_json
+from hemagrid.io import read_json
 from hemagrid.logs import job
+from hemagrid.reporting.charts import class_balance, save
 
 with job(snakemake.log[0]):
     chart = class_balance(read_json(snakemake.input.audit))

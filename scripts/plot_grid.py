@@ -1,8 +1,9 @@
 """Draw the accuracy of every run with its interval, and against what the run cost."""
 
-from hemagrid.charts import accuracy_chart, cost_chart, save
+from hemagrid.evaluation.metrics import load_metrics
 from hemagrid.logs import job
-from hemagrid.tables import grid_table, load_metrics
+from hemagrid.reporting.charts import accuracy_chart, cost_chart, save
+from hemagrid.reporting.tables import grid_table
 
 with job(snakemake.log[0]):
     out = snakemake.output

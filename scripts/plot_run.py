@@ -1,14 +1,14 @@
 """Draw the confusion matrices, the learning curves and the reliability diagram of one run."""
 
-from hemagrid.charts import (
+from hemagrid.io import read_json, read_sparse, read_table
+from hemagrid.logs import job
+from hemagrid.reporting.charts import (
     calibration_of,
     confusion_matrices,
     learning_curves,
     reliability,
     save,
 )
-from hemagrid.files import read_json, read_sparse, read_table
-from hemagrid.logs import job
 
 with job(snakemake.log[0]):
     made_of, out = snakemake.input, snakemake.output

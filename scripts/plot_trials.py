@@ -1,8 +1,8 @@
 """Draw the trials of one search as parallel coordinates."""
 
-from hemagrid.charts import parallel_coordinates, save
 from hemagrid.logs import job
-from hemagrid.trials import read_trials
+from hemagrid.reporting.charts import parallel_coordinates, save
+from hemagrid.tuning.trials import read_trials
 
 with job(snakemake.log[0]):
     chart = parallel_coordinates(read_trials(snakemake.input.trials))

@@ -11,8 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-from hemagrid import inference, runtime
+from hemagrid.cli import predict
 from hemagrid.errors import InputError
+from hemagrid.evaluation import inference
+from hemagrid.training import jobs
 
 
 def main():
@@ -26,14 +28,14 @@ def main():
     os.environ.setdefault(
         "KERAS_HOME", str((arguments.directory / "resources/keras").absolute())
     )
-    runtime.prepare(os.cpu_count())
+    jobs.prepare(os.cpu_count())
     refused = []
 
     def refuse(path, reason):
         refused.append(path)
         print(f"{path}: {reason}", file=sys.stderr)
 
-    write = inference.write_csv if arguments.csv else inference.write_table
+    write = predict.write_csv if arguments.csv else predict.write_table
     try:
         folder = inference.find_run(arguments.run, arguments.directory)
         pictures = inference.find_pictures(arguments.images)

@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from hemagrid.terminal import size
+from hemagrid.reporting.text import size
 from plan import planned, read_arguments
 
 CACHES = ("results/trunks", "results/embeddings")

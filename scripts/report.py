@@ -1,8 +1,8 @@
 """Write the report: the whole comparison on one page."""
 
 from hemagrid.logs import job
-from hemagrid.report import write_report
-from hemagrid.usage import write_usage
+from hemagrid.reporting.page import write_report
+from hemagrid.reporting.resources import write_usage
 
 with job(snakemake.log[0]):
     write_usage(snakemake.params.benchmarks, snakemake.output.resources)

@@ -1,12 +1,12 @@
 """Score a package from an empty folder, as the leaderboard does."""
 
-from hemagrid import runtime
 from hemagrid.logs import job
+from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
     # For the package's process, which inherits these variables.
-    runtime.prepare(snakemake.threads)
-    from hemagrid.submission import score
+    jobs.prepare(snakemake.threads)
+    from hemagrid.submission.score import score
 
     score(
         snakemake.wildcards.run,

@@ -1,11 +1,11 @@
 """Search the head of one tuned run."""
 
-from hemagrid import runtime
 from hemagrid.logs import job
+from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
-    runtime.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
-    from hemagrid.search import search_head
+    jobs.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
+    from hemagrid.tuning.search import search_head
 
     search_head(
         snakemake.wildcards.run,

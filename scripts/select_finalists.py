@@ -1,7 +1,7 @@
 """Choose the backbones to tune."""
 
-from hemagrid.finalists import select_finalists
 from hemagrid.logs import job
+from hemagrid.tuning.finalists import select_finalists
 
 with job(snakemake.log[0]):
     select_finalists(

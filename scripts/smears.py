@@ -1,7 +1,7 @@
 """Draw the demonstration's blood smears."""
 
+from hemagrid.data.synthetic import write_smears
 from hemagrid.logs import job
-from hemagrid.smears import write_smears
 
 with job(snakemake.log[0]):
     write_smears(

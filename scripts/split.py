@@ -1,8 +1,8 @@
 """Split the kept images into train, val and test."""
 
-from hemagrid.files import read_table, write_table
+from hemagrid.data.splits import split
+from hemagrid.io import read_table, write_table
 from hemagrid.logs import job
-from hemagrid.splits import split
 
 with job(snakemake.log[0]):
     write_table(

@@ -9,9 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from hemagrid.config_files import study_config
+from hemagrid.cli.status import describe, status
+from hemagrid.config.loading import study_config
 from hemagrid.errors import InputError
-from hemagrid.status import describe, status
 
 
 def main():

@@ -1,11 +1,11 @@
 """Train one run of the grid."""
 
-from hemagrid import runtime
 from hemagrid.logs import job
+from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
-    runtime.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
-    from hemagrid.training import train_run
+    jobs.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
+    from hemagrid.training.run import train_run
 
     train_run(
         snakemake.wildcards.run,

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hemagrid import files, tables
-from hemagrid.config import TUNED_HEADS
-from hemagrid.evaluation import evaluate_run
-from hemagrid.predictions import write_predictions
-from hemagrid.provenance import write_checksums, write_config, write_study
-from hemagrid.smears import draw_cell
-from hemagrid.tuned import compare_tuned
-from hemagrid.usage import write_usage
-from hemagrid.winner import compare_with_winner
+from hemagrid import io
+from hemagrid.config.grid import TUNED_HEADS
+from hemagrid.data.synthetic import draw_cell
+from hemagrid.evaluation.metrics import evaluate_run
+from hemagrid.reporting import tables
+from hemagrid.reporting.provenance import write_checksums, write_config, write_study
+from hemagrid.reporting.resources import write_usage
+from hemagrid.reporting.tables import compare_tuned, compare_with_winner
+from hemagrid.training.predictions import write_predictions
 
 HEAD = {"dense": [128], "batch_norm": True, "dropout": [0.3], "learning_rate": 1e-3}
 HEAD |= {"weight_decay": None}
@@ -130,14 +130,14 @@ def _images(results, subsets, classes, size, rng):
         count = len(subsets["test" if subset == "images" else subset])
         name = subset if subset == "images" else f"images_{subset}"
         inputs[name] = results / "dataset" / f"{subset}.npy"
-        with files.new_array(inputs[name], (count, size, size, 3), np.uint8) as array:
+        with io.new_array(inputs[name], (count, size, size, 3), np.uint8) as array:
             for row in range(count):
                 # Moved round its edges, so that hardly two pictures of a study are the same.
                 moved = rng.integers(size, size=2)
                 array[row] = np.roll(pool[rng.integers(len(pool))], moved, axis=(0, 1))
     inputs["audit"] = results / "dataset" / "audit.json"
     counts = {name: int((subsets["test"] == k).sum()) for k, name in enumerate(classes)}
-    files.write_json(inputs["audit"], _audit(classes, counts, len(subsets["test"])))
+    io.write_json(inputs["audit"], _audit(classes, counts, len(subsets["test"])))
     inputs["contact_sheet"] = results / "figures" / "contact_sheet_train.png"
     inputs["contact_sheet"].parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.hstack(pool[:8])).save(inputs["contact_sheet"])
@@ -195,7 +195,7 @@ def _write_run(results, run, config, classes, answers, bootstrap, seed):
         phases = ("feature_extraction", "finetune_top", "finetune_all")
         phases = phases if kind == "transfer" else ("training",)
         history = _history(phases)
-        files.write_table(folder / "history.csv", history)
+        io.write_table(folder / "history.csv", history)
         size = 2 + sum(map(ord, run)) % 90
         cost = {
             "device": "NVIDIA A100",
@@ -208,7 +208,7 @@ def _write_run(results, run, config, classes, answers, bootstrap, seed):
                 for place, name in enumerate(phases, 1)
             },
         }
-        files.write_json(folder / "cost.json", cost)
+        io.write_json(folder / "cost.json", cost)
         inputs["cost"] = folder / "cost.json"
     evaluate_run(
         {"run": run, "kind": kind, "backbone": backbone, "head": head},
@@ -266,13 +266,13 @@ def _write_tuning(results, tuned, inputs, comparison, config):
     for run in tuned:
         found = {"run": run, "head": HEAD, "trial": 3, "val_accuracy": 0.625}
         found |= {"trials": 3, "epochs": 8, "seconds": 65.0}
-        files.write_json(folder / f"{run}.json", found)
-        files.write_table(folder / f"{run}_trials.csv", some_trials())
+        io.write_json(folder / f"{run}.json", found)
+        io.write_table(folder / f"{run}_trials.csv", some_trials())
     backbones = list(dict.fromkeys(_kind(run, config)[1] for run in tuned))
     score = {"value": 0.9, "low": 0.85, "high": 0.95}
     ranking = [{"backbone": b, "run": f"{b}_cfg1", "accuracy": score} for b in backbones]
     finalists = {"chosen_by": comparison["select_by"], "finalists": backbones}
-    files.write_json(folder / "finalists.json", finalists | {"ranking": ranking, "missing": []})
+    io.write_json(folder / "finalists.json", finalists | {"ranking": ranking, "missing": []})
     out = {name: results / "tables" / f"tuned_{name}.csv" for name in ("heads", "runs", "gain")}
     compare_tuned(
         inputs | {"heads": [folder / f"{run}.json" for run in tuned]},
@@ -296,7 +296,7 @@ def _write_explanation(results, made, classes, select_by, size, rng):
         "explanation": results / "explanation" / "pictures.csv",
         "explained": results / "explanation" / "pictures.npy",
     }
-    files.write_table(paths["explanation"], pd.DataFrame(rows, columns=columns))
+    io.write_table(paths["explanation"], pd.DataFrame(rows, columns=columns))
     np.save(
         paths["explained"], rng.integers(256, size=(len(rows), size, size, 3), dtype="uint8")
     )
@@ -313,7 +313,7 @@ def _write_provenance(folder, config):
         "resources": results / "tables" / "resources.csv",
     }
     write_config(config, paths["config"])
-    files.write_json(paths["versions"], {"Python": "3.11", "hemagrid": "<b>0.1</b>"})
+    io.write_json(paths["versions"], {"Python": "3.11", "hemagrid": "<b>0.1</b>"})
     write_study(paths["study"])
     write_checksums([results / "dataset" / "images.npy"], paths["checksums"])
     write_usage(folder / "benchmarks", paths["resources"])

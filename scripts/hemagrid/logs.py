@@ -10,6 +10,7 @@ from hemagrid.errors import InputError, Stopped
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+
 _terminal = sys.stderr
 
 

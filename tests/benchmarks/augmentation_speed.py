@@ -23,9 +23,11 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from processes import last_line  # noqa: E402
 
-from hemagrid import augmentation, files, runtime  # noqa: E402
-from hemagrid.config_files import load_config  # noqa: E402
-from hemagrid.terminal import aligned  # noqa: E402
+from hemagrid import io
+from hemagrid.config.loading import load_config  # noqa: E402
+from hemagrid.data import augmentation
+from hemagrid.reporting.text import aligned  # noqa: E402
+from hemagrid.training import jobs  # noqa: E402
 
 FEW, BATCH, SEED = 256, 64, 42
 REPEATS = 3
@@ -42,7 +44,7 @@ def ours(count, threads):
         images, splits = Path(folder, "images.npy"), Path(folder, "splits.csv")
         np.save(images, pictures(count))
         table = pd.DataFrame({"id": range(count), "label": 0, "class_name": "cell"})
-        files.write_table(splits, table.assign(source="made up", split="train"))
+        io.write_table(splits, table.assign(source="made up", split="train"))
         out = {"images": Path(folder, "train.npy"), "table": Path(folder, "train.csv")}
         settings = SETTINGS | {"copies": 1}
         begun = time.perf_counter()
@@ -105,7 +107,7 @@ def main():
     parser.add_argument("--side", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        runtime.prepare(arguments.threads)
+        jobs.prepare(arguments.threads)
         measured(arguments.side, arguments.images, arguments.threads)
         return
     rows = []

@@ -25,8 +25,8 @@ sys.path.insert(0, str(HERE.parents[1] / "scripts"))
 import numpy as np  # noqa: E402
 from processes import last_line  # noqa: E402
 
-from hemagrid import runtime  # noqa: E402
-from hemagrid.terminal import aligned  # noqa: E402
+from hemagrid.reporting.text import aligned  # noqa: E402
+from hemagrid.training import jobs  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def run_side(row, side, arguments):
     """Run one side in this process: write what came out, print the seconds."""
     # As a scheduler binds a job.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-    runtime.prepare(arguments.threads)
+    jobs.prepare(arguments.threads)
     import comparisons
 
     setting = setting_of(row, arguments)

@@ -1,6 +1,7 @@
 """What the workflow computes, and the direct way to the same result: two sides of each row.
 
 A side is a function of a `Setting`; it gets everything ready, then yields, and what it does
+from hemagrid.training.trainer import Examples, Phase, Trainer, class_weights, epoch_order
 from there to its end is timed. What it returns, arrays or numbers by name, must be the same on
 both sides. Every side runs in a process of its own, which has begun TensorFlow already.
 """
@@ -15,9 +16,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from hemagrid import backbones, checkpoints, features, files, runtime, search, training
-from hemagrid.config_files import load_config
-from hemagrid.heads import build_head
+from hemagrid import io
+from hemagrid.config.loading import load_config
+from hemagrid.models import backbones
+from hemagrid.models.heads import build_head
+from hemagrid.training import backend, checkpoints, embeddings, transfer
+from hemagrid.tuning import search
 
 CONFIG = load_config()
 HEADS = [CONFIG["heads"][name] for name in CONFIG["grid"]["heads"]]
@@ -70,7 +74,7 @@ class Setting:
             np.save(paths[f"images_{name}"], images)
             classes = [f"class_{label}" for label in labels]
             table = pd.DataFrame({"label": labels, "class_name": classes})
-            files.write_table(paths[f"table_{name}"], table)
+            io.write_table(paths[f"table_{name}"], table)
         return paths
 
 
@@ -103,17 +107,17 @@ def cached(setting, paths):
     top = NETWORKS[setting.application]["top"]
     trunk, top = backbones.cut_backbone(backbone, top)
     for name in ("train", "val"):
-        images = files.open_images(paths[f"images_{name}"])
+        images = io.open_images(paths[f"images_{name}"])
         paths[f"activations_{name}"] = setting.folder / f"activations_{name}.npy"
         paths[f"embeddings_{name}"] = setting.folder / f"embeddings_{name}.npy"
         of = (paths[f"{kind}_{name}"] for kind in ("activations", "embeddings"))
-        features.write_features(trunk, top, images, *of)
+        embeddings.write_features(trunk, top, images, *of)
     return backbone
 
 
 def examples(paths, kind, name):
-    labels = files.read_table(paths[f"table_{name}"])["label"].to_numpy()
-    return training.Examples(np.load(paths[f"{kind}_{name}"], mmap_mode="r"), labels)
+    labels = io.read_table(paths[f"table_{name}"])["label"].to_numpy()
+    return Examples(np.load(paths[f"{kind}_{name}"], mmap_mode="r"), labels)
 
 
 def trained(model, phase, setting, paths, kind, rate):
@@ -126,11 +130,9 @@ def trained(model, phase, setting, paths, kind, rate):
     def keep(line):
         first.append(trainable(model) if not first else None)
 
-    trainer = training.Trainer("ours", CONFIG["training"], CLASSES, SEED, say=keep)
+    trainer = Trainer("ours", CONFIG["training"], CLASSES, SEED, say=keep)
     sets = (examples(paths, kind, name) for name in ("train", "val"))
-    trainer.fit(
-        training.Phase(phase, model, *sets, BATCH, setting.epochs, setting.epochs, rate)
-    )
+    trainer.fit(Phase(phase, model, *sets, BATCH, setting.epochs, setting.epochs, rate))
     return first[0]
 
 
@@ -167,7 +169,7 @@ def our_finetuning(setting):
         backbone.set_weights(start)
         keras.utils.set_random_seed(SEED)
         top = NETWORKS[setting.application]["top"]
-        network = training.TransferModel(backbone, top, head, CLASSES)
+        network = transfer.TransferModel(backbone, top, head, CLASSES)
         model = network.freeze_for("finetune_top")
         rate = CONFIG["training"]["finetune_top"]["learning_rate"]
         found += trained(model, "finetune_top", setting, paths, "activations", rate)
@@ -192,7 +194,7 @@ def our_grid(setting):
     }
     found = []
     for head in HEADS:
-        model, _ = training.train_transfer(
+        model, _ = transfer.train_transfer(
             "ours",
             settings | {"head": head},
             setting.our_weights,
@@ -201,12 +203,12 @@ def our_grid(setting):
             setting.size,
             CLASSES,
         )
-        found.append(accuracy(model, files.open_images(paths["images_val"]), labels[1]))
+        found.append(accuracy(model, io.open_images(paths["images_val"]), labels[1]))
     return found
 
 
 def accuracy(model, images, labels):
-    chosen = features.predict(model, images).argmax(axis=1)
+    chosen = embeddings.predict(model, images).argmax(axis=1)
     return np.array([(chosen == labels).mean()])
 
 
@@ -339,7 +341,7 @@ def forward(setting, network):
     images, _ = setting.subset("train")
     network.predict_on_batch(images[:BATCH])
     yield
-    return [features.predict(network, images, BATCH)]
+    return [embeddings.predict(network, images, BATCH)]
 
 
 def steps(setting, network):
@@ -385,15 +387,15 @@ def our_first_step(setting):
     backbone = our_network(setting)
     keras.utils.set_random_seed(SEED)
     top = NETWORKS[setting.application]["top"]
-    model = training.TransferModel(backbone, top, HEADS[-1], CLASSES).freeze_for("finetune_all")
+    model = transfer.TransferModel(backbone, top, HEADS[-1], CLASSES).freeze_for("finetune_all")
     rate = CONFIG["training"]["finetune_all"]["learning_rate"]
-    whole = training.Examples(images, labels)
-    phase = training.Phase("finetune_all", model, whole, whole, BATCH, 1, 1, rate)
-    weight_of = training.class_weights(labels, CLASSES)
+    whole = Examples(images, labels)
+    phase = Phase("finetune_all", model, whole, whole, BATCH, 1, 1, rate)
+    weight_of = class_weights(labels, CLASSES)
     yield
-    trainer = training.Trainer("ours", CONFIG["training"], CLASSES, SEED)
+    trainer = Trainer("ours", CONFIG["training"], CLASSES, SEED)
     trainer._compile(phase)
-    rows = training.epoch_order(len(labels), BATCH, SEED, phase.name, 1)[:1]
+    rows = epoch_order(len(labels), BATCH, SEED, phase.name, 1)[:1]
     trainer.take_steps(images[rows], labels[rows], weight_of[labels[rows]])
     return trainable(model)
 
@@ -429,7 +431,7 @@ def run_side(row, side, setting):
     """Return (seconds, results as a list of arrays) of one side of a row."""
     ours = side == "ours"
     if ours:
-        runtime.begin(SEED)
+        backend.begin(SEED)
     else:
         keras.utils.set_random_seed(SEED)
     work = SIDES[row][not ours](setting)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from hemagrid.config_files import load_config
-from hemagrid.plan import Estimate, Job, count_images, read_speeds
-from hemagrid.terminal import aligned
+from hemagrid.cli.estimate import Estimate, Job, count_images
+from hemagrid.cli.speeds import read_speeds
+from hemagrid.config.loading import load_config
+from hemagrid.reporting.text import aligned
 
 
 def main():

@@ -7,6 +7,7 @@ Plain Keras (`direct_study.py`) passes the demonstration's images through the wh
 every epoch of every head and in every trial of a search, as many epochs of each phase as the
 histories of the runs tell, with one thread, as a job has. Seconds are the processor's, so that
 other work counts little; of ours those of the jobs that make weights, embed, search and train,
+from hemagrid.training.jobs import prepare
 from the study's `benchmarks/`, each with its own start of Keras. Weights are random on both
 sides and not compared: `bench.py` does that. The direct way takes Adam for AdamW.
 """
@@ -22,11 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from processes import last_line  # noqa: E402
 
-from hemagrid import runtime  # noqa: E402
-from hemagrid.config import known_runs  # noqa: E402
-from hemagrid.config_files import study_config  # noqa: E402
-from hemagrid.terminal import aligned  # noqa: E402
-from hemagrid.usage import usage_table  # noqa: E402
+from hemagrid.config.grid import known_runs  # noqa: E402
+from hemagrid.config.loading import study_config  # noqa: E402
+from hemagrid.reporting.resources import usage_table  # noqa: E402
+from hemagrid.reporting.text import aligned  # noqa: E402
 
 
 def runs_of(study):
@@ -62,7 +62,7 @@ def main():
     arguments = parser.parse_args()
     networks = runs_of(arguments.study)
     if arguments.side:
-        runtime.prepare(threads=1)
+        prepare(threads=1)
         from direct_study import train_network
 
         train_network(arguments.study, arguments.side, networks[arguments.side])

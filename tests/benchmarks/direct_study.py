@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from hemagrid import checkpoints, files
-from hemagrid.cnns import build_cnn
-from hemagrid.config import run_settings, search_settings
-from hemagrid.config_files import study_config
-from hemagrid.heads import build_head
+from hemagrid import io
+from hemagrid.config.grid import run_settings, search_settings
+from hemagrid.config.loading import study_config
+from hemagrid.models.cnns import build_cnn
+from hemagrid.models.heads import build_head
+from hemagrid.training import checkpoints
 
 
 def train_network(study, network, runs):
@@ -35,14 +36,14 @@ def train_network(study, network, runs):
         found = study / "results" / "tuning" / f"{name}.json"
         if found.exists():
             search(study, config, name, base)
-            settings["head"] = files.read_json(found)["head"]
+            settings["head"] = io.read_json(found)["head"]
         fit_transfer(settings, base, epochs, train, val, classes)
 
 
 def subset(study, name):
     """Return the images, uint8, and the labels of a subset of a study."""
     folder = study / "results" / "dataset"
-    labels = files.read_table(folder / f"{name}.csv")["label"].to_numpy()
+    labels = io.read_table(folder / f"{name}.csv")["label"].to_numpy()
     return np.load(folder / f"{name}.npy"), labels
 
 

@@ -15,9 +15,9 @@ import sys
 import keras
 import numpy as np
 
-from hemagrid import search
-from hemagrid.heads import build_head
-from hemagrid.training import class_weights, epoch_order
+from hemagrid.models.heads import build_head
+from hemagrid.training.trainer import class_weights, epoch_order
+from hemagrid.tuning import search
 
 
 def batches(images, labels, batch_size, seed, phase):

@@ -23,7 +23,7 @@ import pandas as pd  # noqa: E402
 import yaml  # noqa: E402
 from processes import last_line  # noqa: E402
 
-from hemagrid.terminal import aligned  # noqa: E402
+from hemagrid.reporting.text import aligned  # noqa: E402
 
 PUBLISHED, MILLION = 13_759, 1_000_000
 SAMPLE = 20_000  # of the million images of which the rules are measured
@@ -33,7 +33,7 @@ CLASSES = [f"class_{k}" for k in range(8)]
 
 
 def fingerprints(count, folder):
-    from hemagrid.duplicates import fingerprint
+    from hemagrid.data.duplicates import fingerprint
 
     images = np.random.default_rng(0).integers(0, 256, (count, 96, 96, 3), dtype="uint8")
     begun = time.perf_counter()
@@ -43,7 +43,7 @@ def fingerprints(count, folder):
 
 def near_groups(count, folder):
     """Group made-up hashes, of which every tenth is near another one."""
-    from hemagrid.duplicates import near_groups
+    from hemagrid.data.duplicates import near_groups
 
     random = np.random.default_rng(0)
     hashes = random.integers(0, 2**64, count, dtype="uint64")
@@ -84,8 +84,8 @@ def report(runs, folder):
     """Write the tables and the report of made-up results of so many runs."""
     from made_study import make_study
 
-    from hemagrid import tables
-    from hemagrid.report import write_report
+    from hemagrid.reporting import tables
+    from hemagrid.reporting.page import write_report
 
     skills = {f"cnn_{place:04}": 0.5 + 0.4 * place / runs for place in range(runs)}
     skills |= {"majority_class": 0.0, "random_labels": 0.0}

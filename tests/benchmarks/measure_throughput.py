@@ -13,11 +13,16 @@ import sys
 import time
 from pathlib import Path
 
+from hemagrid.training.trainer import step_function
+
 _started = time.perf_counter()
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from hemagrid import runtime  # noqa: E402
+from hemagrid.training import (
+    backend,
+    jobs,  # noqa: E402
+)
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="over config.yaml")
@@ -25,15 +30,21 @@ parser.add_argument("--out", type=Path, default=Path("resources/throughput.csv")
 parser.add_argument("--threads", type=int, default=1, help="as many as the rules give a job")
 parser.add_argument("--batches", type=int, default=3, help="timed batches per stage")
 arguments = parser.parse_args()
-runtime.prepare(arguments.threads)
+jobs.prepare(arguments.threads)
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from hemagrid import augmentation, backbones, cnns, features, plan, training  # noqa: E402
-from hemagrid.config_files import load_config  # noqa: E402
-from hemagrid.optimizers import build_optimizer  # noqa: E402
+from hemagrid.cli import estimate, speeds
+from hemagrid.config.loading import load_config  # noqa: E402
+from hemagrid.data import augmentation
+from hemagrid.models import backbones, cnns
+from hemagrid.training import (
+    embeddings,
+    transfer,  # noqa: E402
+)
+from hemagrid.training.optimizers import build_optimizer  # noqa: E402
 
 config = load_config(arguments.configfile)
 SIZE = config["dataset"]["image_size"]
@@ -62,7 +73,7 @@ def timed(step):
 def record(network, stage, batch, seconds, startup, model=None, multiplications=None):
     row = {
         # The rule that augments uses no GPU.
-        "device": "cpu" if network == plan.AUGMENTATION else runtime.device(),
+        "device": "cpu" if network == speeds.AUGMENTATION else backend.device(),
         "application": network[0],
         "top": network[1],
         "stage": stage,
@@ -80,14 +91,14 @@ def record(network, stage, batch, seconds, startup, model=None, multiplications=
 
 
 def forward(network, stage, model, inputs, **numbers):
-    step = timed(lambda: features.predict(model, inputs))
+    step = timed(lambda: embeddings.predict(model, inputs))
     record(network, stage, len(inputs), *step, model, **numbers)
 
 
 def train(network, stage, model, inputs, steps=1, **numbers):
     """Time training as `training.Trainer` does it, with so many steps in a call."""
     optimizer = build_optimizer(config["training"]["optimizer"], 1e-4)
-    take_steps = training.step_function(model, optimizer, len(inputs), inputs)
+    take_steps = step_function(model, optimizer, len(inputs), inputs)
     labels = rng.integers(0, CLASSES, len(inputs))
     weights = np.ones(len(inputs), "float32")
     call = [np.repeat(each[None], steps, axis=0) for each in (inputs, labels, weights)]
@@ -107,30 +118,30 @@ def measure_augmentation():
         augmentation.augment_rows(images, table, settings, 0, np.empty_like(images))
         seconds.append(time.perf_counter() - begun)
     first, few, most = seconds
-    record(plan.AUGMENTATION, "start", 0, None, importing + first)
-    record(plan.AUGMENTATION, "augment", many, most - few, 0)
+    record(speeds.AUGMENTATION, "start", 0, None, importing + first)
+    record(speeds.AUGMENTATION, "augment", many, most - few, 0)
 
 
 def measure_cnn(settings):
     """Time one CNN; the plan goes from it to others by their multiplications."""
     begun = time.perf_counter()
     model = cnns.build_cnn(settings, SIZE, CLASSES)
-    record(plan.CNN, "start", 0, None, importing + time.perf_counter() - begun)
-    _, multiplications = plan.cnn_numbers(settings, SIZE, CLASSES)
+    record(speeds.CNN, "start", 0, None, importing + time.perf_counter() - begun)
+    _, multiplications = estimate.cnn_numbers(settings, SIZE, CLASSES)
     numbers = {"multiplications": multiplications}
-    forward(plan.CNN, "forward", model, pictures(features.BATCH), **numbers)
-    train(plan.CNN, "training", model, pictures(settings["batch_size"]), **numbers)
+    forward(speeds.CNN, "forward", model, pictures(embeddings.BATCH), **numbers)
+    train(speeds.CNN, "training", model, pictures(settings["batch_size"]), **numbers)
 
 
 def measure_backbone(settings, head):
     network = (settings["application"], settings["top"])
     begun = time.perf_counter()
     backbone = backbones.build_backbone(settings["application"], SIZE)
-    models = training.TransferModel(backbone, settings["top"], head, CLASSES)
+    models = transfer.TransferModel(backbone, settings["top"], head, CLASSES)
     record(network, "start", 0, None, importing + time.perf_counter() - begun)
     batch = settings["batch_size"]
-    activations = rng.random((features.BATCH, *models.top.input.shape[1:]), "float32")
-    forward(network, "trunk", models.trunk, pictures(features.BATCH))
+    activations = rng.random((embeddings.BATCH, *models.top.input.shape[1:]), "float32")
+    forward(network, "trunk", models.trunk, pictures(embeddings.BATCH))
     forward(network, "top", models.top, activations)
     examples = {
         "feature_extraction": rng.random((batch, models.top.output.shape[-1]), "float32"),
@@ -143,7 +154,7 @@ def measure_backbone(settings, head):
     keras.backend.clear_session()
 
 
-runtime.begin(0, config["training"]["precision"])
+backend.begin(0, config["training"]["precision"])
 importing = time.perf_counter() - _started
 measure_augmentation()
 if config["grid"]["cnns"]:
@@ -152,5 +163,5 @@ if config["grid"]["cnns"]:
 heads = [config["heads"][name] for name in config["grid"]["heads"]]
 for name in config["grid"]["backbones"] if heads else []:
     measure_backbone(config["backbones"][name], max(heads, key=lambda head: sum(head["dense"])))
-plan.add_speeds(arguments.out, pd.DataFrame(rows))
+speeds.add_speeds(arguments.out, pd.DataFrame(rows))
 print(f"Written to {arguments.out}")

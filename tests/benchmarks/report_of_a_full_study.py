@@ -21,7 +21,7 @@ sys.path[:0] = [str(SCRIPTS), str(TESTS)]
 
 from made_study import make_study  # noqa: E402
 
-from hemagrid.terminal import aligned  # noqa: E402
+from hemagrid.reporting.text import aligned  # noqa: E402
 
 CLASSES = ["basophil", "eosinophil", "erythroblast", "ig"]
 CLASSES += ["lymphocyte", "monocyte", "neutrophil", "platelet"]

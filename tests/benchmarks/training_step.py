@@ -20,13 +20,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from hemagrid.training.trainer import step_function
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import numpy as np  # noqa: E402
 
-from hemagrid import files, runtime  # noqa: E402
-from hemagrid.config_files import load_config  # noqa: E402
-from hemagrid.terminal import aligned  # noqa: E402
+from hemagrid import io
+from hemagrid.config.loading import load_config  # noqa: E402
+from hemagrid.reporting.text import aligned  # noqa: E402
+from hemagrid.training import (
+    backend,
+    jobs,  # noqa: E402
+)
 
 CONFIG = load_config()
 NETWORKS = {entry["application"]: entry for entry in CONFIG["backbones"].values()}
@@ -38,7 +44,7 @@ def peak_mib():
     """Return the largest memory so far: of the GPU on TensorFlow, else of this process."""
     import keras
 
-    if runtime.device() == "gpu" and keras.backend.backend() == "tensorflow":
+    if backend.device() == "gpu" and keras.backend.backend() == "tensorflow":
         import tensorflow
 
         return tensorflow.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
@@ -60,19 +66,20 @@ def multiplications(model):
 
 def measured(application, precision, xla, batch, steps):
     """Print what one step of one network takes."""
-    from hemagrid import backbones, training
-    from hemagrid.optimizers import build_optimizer
+    from hemagrid.models import backbones
+    from hemagrid.training import transfer
+    from hemagrid.training.optimizers import build_optimizer
 
-    runtime.begin(0, precision)
+    backend.begin(0, precision)
     network = NETWORKS[application]
     backbone = backbones.build_backbone(application, SIZE)
-    models = training.TransferModel(backbone, network["top"], HEAD, CLASSES)
+    models = transfer.TransferModel(backbone, network["top"], HEAD, CLASSES)
     model = models.freeze_for("finetune_all")
     optimizer = build_optimizer(CONFIG["training"]["optimizer"], 1e-5)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (1, batch, SIZE, SIZE, 3), dtype="uint8")
     labels, weights = np.arange(batch)[None] % CLASSES, np.ones((1, batch), "float32")
-    take_steps = training.step_function(model, optimizer, batch, images[0], xla)
+    take_steps = step_function(model, optimizer, batch, images[0], xla)
     seconds = []
     for _ in range(1 + steps):
         begun = time.perf_counter()
@@ -97,7 +104,7 @@ def main():
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        runtime.prepare(arguments.threads)
+        jobs.prepare(arguments.threads)
         application, precision, xla, batch = arguments.side
         measured(application, precision, xla == "on", int(batch), arguments.steps)
         return
@@ -123,11 +130,11 @@ def reading_seconds():
     """Return the seconds in which a batch is read at random from a memory-mapped file."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "images.npy"), np.zeros((8192, SIZE, SIZE, 3), "uint8"))
-        images = files.open_images(Path(folder, "images.npy"))
+        images = io.open_images(Path(folder, "images.npy"))
         order = np.random.default_rng(0).permutation(len(images)).reshape(-1, READ)
         begun = time.perf_counter()
         for rows in order:
-            files.take(images, rows)
+            io.take(images, rows)
         return (time.perf_counter() - begun) / len(order)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from hemagrid.terminal import aligned  # noqa: E402
-from hemagrid.usage import usage_table  # noqa: E402
+from hemagrid.reporting.resources import usage_table  # noqa: E402
+from hemagrid.reporting.text import aligned  # noqa: E402
 
 TENSORFLOW = ["augment", "backbone_weights", "embed", "train", "search", "explain"]
 TENSORFLOW += ["score_submission"]

@@ -1,16 +1,16 @@
 """The report as a person meets it, in a real browser and under its own policy."""
 
 import base64
-import io
 import json
 import re
+from io import BytesIO
 
 import numpy as np
 import pytest
 from made_study import make_study
 from PIL import Image
 
-from hemagrid.report import write_report
+from hemagrid.reporting.page import write_report
 
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 CLASSES = [
@@ -361,7 +361,7 @@ def test_an_unreadable_text_would_be_seen(browse, made):
 def test_the_page_fits_and_shows_at_every_width(browse, report, width, colours):
     tab = browse(report, width=width, colours=colours)
     shot = base64.b64decode(tab.call("Page.captureScreenshot")["data"])
-    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+    pixels = np.asarray(Image.open(BytesIO(shot)).convert("RGB"))
     assert pixels.shape == (900, width, 3)
     inked = (pixels != pixels[0, 0]).any(axis=-1)
     assert 0.02 < inked.mean() < 0.9

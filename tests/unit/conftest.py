@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from hemagrid import runtime
+from hemagrid.training import jobs
 
 # Keras reads this when it is imported, which is after this file.
 _keras_home = tempfile.TemporaryDirectory()
 os.environ["KERAS_HOME"] = _keras_home.name
-runtime.prepare(threads=1)
+jobs.prepare(threads=1)
 
 _CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 _BACKBONES = yaml.safe_load(_CONFIG.read_text())["backbones"]
@@ -47,7 +47,7 @@ def eager():
 
 @pytest.fixture(scope="session", params=_BACKBONES)
 def session_network(request, draw):
-    from hemagrid import backbones
+    from hemagrid.models import backbones
 
     settings = _BACKBONES[request.param]
     backbone = backbones.random_backbone(settings["application"], draw(range(32)), seed=1)

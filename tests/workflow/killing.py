@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
-from hemagrid import files, training
+from hemagrid import io
 from hemagrid.errors import Stopped
-from hemagrid.search import search_head
+from hemagrid.training import run
+from hemagrid.tuning.search import search_head
 
 PATIENCE = 300  # seconds for anything
 
@@ -39,7 +40,7 @@ class Child:
         os.dup2(output, 2)
         status = 1
         try:
-            work = search_head if job["kind"] == "search" else training.train_run
+            work = search_head if job["kind"] == "search" else run.train_run
             work(job["run"], job["settings"], job["inputs"], job["out"], job["folder"])
             status = 0
         except Stopped as reason:
@@ -94,8 +95,8 @@ def disturb(child, job, number, chance):
 
 def main(path):
     # After every epoch, so that each kill meets a state of its own.
-    training.SAVE_SHARE = float("inf")
-    job = files.read_json(path)
+    SAVE_SHARE = float("inf")
+    job = io.read_json(path)
     chance = random.Random(job["seed"])
     children, kills = [], 0
     while not children or children[-1]["status"] != 0:
@@ -108,7 +109,7 @@ def main(path):
         children.append({"status": status, "signal": name, "log": child.log.read_text()})
         if name is None and status != 0:
             raise SystemExit(f"a child failed:\n{child.log.read_text()}")
-    files.write_json(path.with_suffix(".children"), children)
+    io.write_json(path.with_suffix(".children"), children)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ The library's own tests hold every variant (test_sources, test_config, test_back
 here each row is met once, mostly through snakemake.
 """
 
-import io
 import json
 import re
 import resource
 import zipfile
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from hemagrid.data.readers import from_npz
 from hemagrid.errors import InputError
-from hemagrid.sources import from_npz
 
 CLASSES = ["alpha", "beta"]
 SAMPLES = "results/dataset/samples.csv"
@@ -140,7 +140,7 @@ def test_pickled_objects_are_never_loaded(tmp_path, folder, run):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_an_npz_damaged_anywhere_is_read_or_refused(tmp_path, save):
-    whole = io.BytesIO()
+    whole = BytesIO()
     save(whole, images=np.zeros((4, 8, 8, 3), "uint8"), labels=np.arange(4) % 2)
     path, out = tmp_path / "set.npz", (tmp_path / "images.npy", tmp_path / "samples.csv")
     refusals = 0
@@ -170,7 +170,7 @@ def test_unusable_files_are_listed_and_the_others_converted(class_folders, folde
     (root / "alpha" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (root / "alpha" / "notes.txt").write_text("Stained on Tuesday.\n")
     (root / "beta" / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
-    bomb = io.BytesIO()
+    bomb = BytesIO()
     Image.new("1", (10_000, 10_000)).save(bomb, "PNG")
     (root / "beta" / "bomb.png").write_bytes(bomb.getvalue())
     grey = Image.new("L", (200, 100), 128)

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hemagrid import backbones, features, files
+from hemagrid import io
+from hemagrid.models import backbones
+from hemagrid.training import embeddings
 
 KILLS = 20
 SEARCH_KILLS = 3
@@ -97,7 +99,7 @@ def inputs(tmp_path_factory):
         np.save(inputs[f"images_{subset}"], noise.astype("uint8"))
         names = np.array(["a", "b", "c"])[labels]
         table = pd.DataFrame({"label": labels, "class_name": names, "parent_id": range(count)})
-        files.write_table(inputs[f"table_{subset}"], table)
+        io.write_table(inputs[f"table_{subset}"], table)
     inputs["weights"] = folder / "backbone.weights.h5"
     backbone = backbones.random_backbone("VGG16", np.load(inputs["images_train"]), seed=1)
     backbone.save_weights(inputs["weights"])
@@ -105,9 +107,9 @@ def inputs(tmp_path_factory):
     for subset in ("train", "val"):
         inputs[f"activations_{subset}"] = folder / f"activations_{subset}.npy"
         inputs[f"embeddings_{subset}"] = folder / f"embeddings_{subset}.npy"
-        activations = features.predict(trunk, np.load(inputs[f"images_{subset}"]))
+        activations = embeddings.predict(trunk, np.load(inputs[f"images_{subset}"]))
         np.save(inputs[f"activations_{subset}"], activations)
-        np.save(inputs[f"embeddings_{subset}"], features.predict(top, activations))
+        np.save(inputs[f"embeddings_{subset}"], embeddings.predict(top, activations))
     return inputs
 
 
@@ -146,11 +148,11 @@ def train(tmp_path_factory, environment, inputs):
             "epochs": EPOCHS[kind],
             "seed": 5,
         }
-        files.write_json(folder / "job.json", job)
+        io.write_json(folder / "job.json", job)
         one_thread = {name: "1" for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
         done = subprocess.run(
             [sys.executable, Path(__file__).with_name("killing.py"), folder / "job.json"],
-            env=environment | one_thread | {"PYTHONPATH": str(Path(files.__file__).parents[1])},
+            env=environment | one_thread | {"PYTHONPATH": str(Path(io.__file__).parents[1])},
             capture_output=True,
             text=True,
             timeout=900,
@@ -180,7 +182,7 @@ def test_a_run_killed_at_random_instants_ends_in_the_same_bits(kind, train):
     assert len(set(resumed)) >= KILLS / 3, "the kills met the run in a few places only"
 
     assert weights_in(killed.out["model"]) == weights_in(calm.out["model"])
-    histories = [files.read_table(study.out["history"]) for study in (killed, calm)]
+    histories = [io.read_table(study.out["history"]) for study in (killed, calm)]
     one, two = (history.drop(columns="seconds") for history in histories)
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     one, two = (np.load(study.out["predictions"]) for study in (killed, calm))
@@ -213,11 +215,9 @@ def test_a_search_killed_three_times_ends_with_the_same_trials(train):
     assert [child["signal"] for child in killed.children] == ["SIGKILL"] * SEARCH_KILLS + [None]
     log = "".join(child["log"] for child in killed.children)
     assert re.search(r"goes on after trial \d+/15", log)
-    one, two = (
-        files.read_table(s.out["trials"]).drop(columns="seconds") for s in (calm, killed)
-    )
+    one, two = (io.read_table(s.out["trials"]).drop(columns="seconds") for s in (calm, killed))
     assert len(one) == 15
     pd.testing.assert_frame_equal(one, two, check_exact=True)
-    one, two = (files.read_json(study.out["head"]) for study in (calm, killed))
+    one, two = (io.read_json(study.out["head"]) for study in (calm, killed))
     assert one | {"seconds": 0} == two | {"seconds": 0}
     assert not any((killed.folder / "checkpoints").iterdir())

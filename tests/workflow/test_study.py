@@ -2,13 +2,13 @@
 
 import hashlib
 import html
-import io
 import json
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import h5py
@@ -320,7 +320,7 @@ def test_new_pictures_are_told_as_the_study_saw_them(study, tmp_path, environmen
         text=True,
         timeout=300,
     )
-    table = pd.read_csv(io.StringIO(told.stdout))
+    table = pd.read_csv(StringIO(told.stdout))
     assert [Path(name).name for name in table["file"]] == ["0.png", "1.png", "2.png"]
     with np.load(of_run(study, "mobilenetv3_tuned", "predictions.npz")) as predictions:
         expected = predictions["test_probabilities"][:3]
@@ -611,7 +611,7 @@ def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, planned):
 @pytest.mark.parametrize("run", TRAINED)
 def test_a_saved_model_carries_no_optimizer(study, run):
     with zipfile.ZipFile(of_run(study, run, "model.keras")) as packed:
-        content = io.BytesIO(packed.read("model.weights.h5"))
+        content = BytesIO(packed.read("model.weights.h5"))
     names = []
     with h5py.File(content) as weights:
         weights.visit(names.append)

@@ -8,10 +8,10 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
-from hemagrid import config as study
-from hemagrid import finalists
+from hemagrid.config import checks, grid as study, schema as schemas
+from hemagrid.config.hyperband import expected_trials
 from hemagrid.errors import InputError
-from hemagrid.hyperband import expected_trials
+from hemagrid.tuning import finalists
 
 
 def validate_config():
@@ -20,10 +20,10 @@ def validate_config():
         (Path(workflow.basedir) / "schemas/config.schema.yaml").read_text()
     )
     try:
-        config.update(study.validated(config, schema))
-        study.check_weights(config, built="resources/weights/{}.weights.h5")
-        study.check_hidden_set(config)
-        study.check_partial(config, evaluated="results/{}/metrics.json")
+        config.update(schemas.validated(config, schema))
+        checks.check_weights(config, built="resources/weights/{}.weights.h5")
+        checks.check_hidden_set(config)
+        checks.check_partial(config, evaluated="results/{}/metrics.json")
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
@@ -117,15 +117,15 @@ def dataset_settings():
 
 
 def acquired_files():
-    """The outputs of acquire_dataset; BloodMNIST brings an external test set along."""
+    """The outputs of acquire_dataset; BloodMNIST brings an holdout test set along."""
     files = {
         "images": "results/dataset/images.npy",
         "samples": "results/dataset/samples.csv",
     }
-    if "external" in EVALUATED:
+    if "holdout" in EVALUATED:
         files |= {
-            "external_images": images_of("external"),
-            "external_table": table_of("external"),
+            "holdout_images": images_of("holdout"),
+            "holdout_table": table_of("holdout"),
         }
     return files
 
@@ -392,7 +392,7 @@ def tuning_results(wildcards):
 
 def hidden_set():
     """What packages are scored on: the user's npz, or images that nothing learned from."""
-    held_back = "external" if "external" in EVALUATED else "test"
+    held_back = "holdout" if "holdout" in EVALUATED else "test"
     return config["codabench"]["hidden_set"] or held_back
 
 

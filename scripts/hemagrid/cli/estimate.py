@@ -1,0 +1,338 @@
+"""What a study will cost: jobs, hours and storage, before anything is submitted.
+
+Hours come from measured speeds (`throughput.csv`, written by
+tests/benchmarks/measure_throughput.py), storage from the shapes of arrays and the numbers of
+parameters. Both are near the truth, not exact.
+"""
+
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hemagrid import io
+from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS
+from hemagrid.config.checks import BLOODMNIST_CLASSES
+from hemagrid.config.grid import (
+    evaluated_subsets,
+    grid,
+    known_runs,
+    tunable_backbones,
+    tuned_runs,
+)
+from hemagrid.config.hyperband import expected_trials, trained_epochs
+from hemagrid.errors import InputError
+from hemagrid.names import (
+    FEATURE_EXTRACTION,
+    FINETUNE_ALL,
+    FINETUNE_TOP,
+    HOLDOUT,
+    PHASES,
+    TEST,
+    TEST_AUGMENTED,
+    TRAIN,
+    TUNED_HEADS,
+    VAL,
+)
+
+# What the published files of BloodMNIST hold, at every resolution.
+_BLOODMNIST_TRAIN, _BLOODMNIST_TEST = 11_959, 3_421
+
+
+# The weights, the best ones so far and the optimizer's two moments, all float32; and as
+# much again while a new checkpoint takes the place of the former.
+_CHECKPOINT_COPIES = 8
+
+
+# The validation pass of a phase goes through what the phase trains.
+_FORWARD = {FEATURE_EXTRACTION: [], FINETUNE_TOP: ["top"], FINETUNE_ALL: [*PARTS]}
+
+
+# What the speed of these does not depend on is the size of the images.
+_SIZELESS = ("start", FEATURE_EXTRACTION)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One planned job; `place` is "local", "cpu" or "gpu", `minutes` what it asks for."""
+
+    rule: str
+    wildcards: dict
+    place: str
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of the data set in all, and of each subset; `source` says how that is known."""
+
+    found: int
+    subsets: dict
+    source: str
+
+
+class Unmeasured(Exception):
+    """The speed of a network was not measured; says of which one."""
+
+
+def count_images(config, folder="."):
+    """Return the Images of the study in `folder`: exact once it is split.
+
+    Raises InputError when the config names a file or folder of images that is not there.
+    """
+    splits = Path(folder, "results", "dataset", "splits.csv")
+    if splits.exists():
+        kept = io.read_table(splits)["split"].value_counts().to_dict()
+        found = len(np.load(splits.with_name("images.npy"), mmap_mode="r"))
+        source = f"{sum(kept.values()):,} after duplicates were removed, from {splits}"
+    else:
+        found, known = _found(config["dataset"], folder)
+        kept = {name: round(share * found) for name, share in config["splits"].items()}
+        source = f"{found:,}, {known}; duplicates among them will be removed"
+    copies = config["augmentation"]
+    subsets = {
+        TRAIN: kept[TRAIN] * copies[TRAIN]["copies"],
+        VAL: kept[VAL] * copies[VAL]["copies"],
+        TEST: kept[TEST],
+        TEST_AUGMENTED: kept[TEST] * copies[TEST_AUGMENTED]["copies"],
+    }
+    if HOLDOUT in evaluated_subsets(config):
+        subsets[HOLDOUT] = _BLOODMNIST_TEST
+    return Images(found, subsets, source)
+
+
+def _found(dataset, folder):
+    """Return (number of images in the source, how it is known), decoding none."""
+    if dataset["source"] == "bloodmnist":
+        return _BLOODMNIST_TRAIN, "the known size of BloodMNIST's train split"
+    if dataset["source"] == "smears":
+        drawn = dataset["smears"]
+        planted = drawn["duplicates"] + drawn["near_duplicates"]
+        return BLOODMNIST_CLASSES * drawn["per_class"] + planted, "as many as will be drawn"
+    path = Path(folder, dataset["path"])
+    if dataset["source"] == "npz":
+        return _rows_of_npz(path), f"from the header of {path}"
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: dataset.path: found no folder, expected one of class folders"
+        )
+    pictures = [p for p in path.glob("*/**/*") if p.is_file() and not p.name.startswith(".")]
+    return len(pictures), f"the files in {path}"
+
+
+def _rows_of_npz(path):
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as array:
+            version = np.lib.format.read_magic(array)
+            read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+            return read(array)[0][0]
+    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: dataset.path: found no npz with an array `images` ({error})"
+        ) from None
+
+
+def cnn_numbers(settings, image_size, classes):
+    """Return (parameters, multiplications per image) of a CNN as `cnns.build_cnn` makes it."""
+    side, channels, parameters, multiplications = image_size, 3, 0, 0
+    for filters in settings["filters"]:
+        kernel = 9 * channels * filters
+        parameters += kernel + filters + 4 * filters * settings["batch_norm"]
+        multiplications += side**2 * kernel
+        side, channels = side // 2, filters
+    dense = side**2 * channels * settings["dense"]
+    output = settings["dense"] * classes
+    parameters += dense + settings["dense"] + output + classes
+    return parameters, multiplications + dense + output
+
+
+def head_parameters(head, features, classes):
+    """Return the number of parameters of a head as `heads.build_head` makes it."""
+    parameters, width = 0, features
+    for neurons in head["dense"]:
+        parameters += width * neurons + neurons + 4 * neurons * head["batch_norm"]
+        width = neurons
+    return parameters + width * classes + classes
+
+
+class Estimate:
+    """Seconds of a study's jobs and bytes of its files, from its config and Images.
+
+    `speeds` is what `read_speeds` gives. All methods raise Unmeasured where it lacks a row.
+    """
+
+    def __init__(self, config, images, speeds):
+        self.config, self.subsets, self.speeds = config, images.subsets, speeds
+        self.found = images.found
+        self.size = config["dataset"]["image_size"]
+        self.classes = len(config["dataset"]["classes"] or []) or BLOODMNIST_CLASSES
+        self.cached = self.subsets[TRAIN] + self.subsets[VAL]
+        self.evaluated = sum(self.subsets[name] for name in evaluated_subsets(config))
+        self.tuned = self._tuned()
+
+    def _tuned(self):
+        """Return the tuned runs; which they are, before it is known: the costliest."""
+        tuning = self.config["tuning"]
+        chosen = tuning["backbones"]
+        if chosen is None:
+            chosen = sorted(tunable_backbones(self.config), key=self._epoch, reverse=True)
+            chosen = chosen[: tuning["finalists"]]
+        return tuned_runs(self.config, chosen)
+
+    def _epoch(self, backbone):
+        """Return the seconds of one image in the costliest phase, 0 where unmeasured."""
+        try:
+            row = self._row(None, self._network(backbone), PHASES[-1])
+        except Unmeasured:
+            return 0
+        return self._work(row, None) / row["images_per_second"]
+
+    def seconds(self, job, device):
+        """Return the seconds of `job` with all its epochs on `device`: "cpu" or "gpu".
+
+        On a CPU they are seconds of one core. None stands for a job of seconds or minutes.
+        """
+        if job.rule == "augment":
+            return self._sum(
+                device, AUGMENTATION, [("augment", self.subsets[job.wildcards["subset"]])]
+            )
+        if job.rule == "embed":
+            passes = [("trunk", self.cached), ("top", self.cached)]
+            return self._sum(device, self._network(job.wildcards["backbone"]), passes)
+        if job.rule == "search":
+            return self._search(device, known_runs(self.config)[job.wildcards["run"]])
+        if job.rule == "train":
+            run = known_runs(self.config)[job.wildcards["run"]]
+            return self._cnn(device, run) if run.kind == "cnn" else self._transfer(device, run)
+        return None
+
+    def parameters(self, run):
+        """Return the number of parameters of the network of `run`."""
+        if run.kind == "cnn":
+            return cnn_numbers(self.config["cnns"][run.name], self.size, self.classes)[0]
+        (features,) = self.shape(run.backbone, "top")
+        head = (
+            self._largest_head() if run.head in TUNED_HEADS else self.config["heads"][run.head]
+        )
+        return self.backbone_parameters(run.backbone) + head_parameters(
+            head, features, self.classes
+        )
+
+    def backbone_parameters(self, backbone):
+        network = self._network(backbone)
+        return sum(int(self._row(None, network, part)["parameters"]) for part in PARTS)
+
+    def shape(self, backbone, part):
+        """Return the shape of what a backbone's "trunk" or "top" makes of one image."""
+        row = self._row(None, self._network(backbone), part)
+        *sides, features = map(int, row["output"].split("x"))
+        return *(-(-side * self.size // row["image_size"]) for side in sides), features
+
+    def _network(self, backbone):
+        settings = self.config["backbones"][backbone]
+        return settings["application"], settings["top"]
+
+    def _cnn(self, device, run):
+        settings = self.config["cnns"][run.name]
+        epochs = settings["epochs"]
+        passes = [
+            ("training", epochs * self.subsets[TRAIN]),
+            ("forward", epochs * self.subsets[VAL] + self.evaluated),
+        ]
+        return self._sum(device, CNN, passes, settings)
+
+    def _transfer(self, device, run):
+        passes = [("trunk", self.evaluated), ("top", self.evaluated)]
+        for phase in PHASES:
+            epochs = self.config["training"][phase]["epochs"]
+            passes.append((phase, epochs * self.subsets[TRAIN]))
+            passes += [(part, epochs * self.subsets[VAL]) for part in _FORWARD[phase]]
+        return self._sum(device, self._network(run.backbone), passes)
+
+    def _largest_head(self):
+        space = self.config["tuning"]["space"]
+        dense = [space["neurons"]["max"]] * space["layers"]["max"]
+        return {"dense": dense, "batch_norm": space["batch_norm"]}
+
+    def _search(self, device, run):
+        """A search is the first phase many times over, each of which builds its head."""
+        hyperband, network = self.config["tuning"]["hyperband"], self._network(run.backbone)
+        stage = FEATURE_EXTRACTION
+        tracing = self._row(device, network, stage)["startup_seconds"]
+        images = trained_epochs(**hyperband) * self.subsets[TRAIN]
+        return self._sum(device, network, [(stage, images)]) + tracing * (
+            expected_trials(**hyperband) - 1
+        )
+
+    def _sum(self, device, network, passes, cnn=None):
+        """Add up what it takes to start, to trace each stage once, and all images."""
+        seconds, stages = self._row(device, network, "start")["startup_seconds"], set()
+        for stage, images in passes:
+            if images:
+                row = self._row(device, network, stage)
+                seconds += images / row["images_per_second"] * self._work(row, cnn)
+                seconds += 0 if stage in stages else row["startup_seconds"]
+                stages.add(stage)
+        return seconds
+
+    def _work(self, row, cnn):
+        """Return how much longer one image takes here than where `row` was measured."""
+        cores = row["threads"] if row["device"] == "cpu" else 1
+        if cnn:
+            _, multiplications = cnn_numbers(cnn, self.size, self.classes)
+            return cores * multiplications / row["multiplications"]
+        if row["stage"] in _SIZELESS:
+            return cores
+        return cores * (self.size / row["image_size"]) ** 2
+
+    def _row(self, device, network, stage):
+        """Find the row of a stage, on any device if None, at the size nearest to ours."""
+        rows = self.speeds
+        chosen = (rows["application"] == network[0]) & (rows["top"] == network[1])
+        chosen &= rows["stage"] == stage
+        if device:
+            chosen &= rows["device"] == device
+        if not chosen.any():
+            raise Unmeasured(f"{network[0]}, cut at {network[1]}" if network[1] else network[0])
+        rows = rows[chosen]
+        return rows.iloc[(np.log(rows["image_size"] / self.size)).abs().argmin()]
+
+
+def storage(estimate):
+    """Return [(what, where, bytes)] of what a study writes; None bytes where unmeasured."""
+    runs = [*grid(estimate.config).values(), *estimate.tuned.values()]
+    backbones = sorted({run.backbone for run in runs if run.backbone})
+    images = estimate.found + sum(estimate.subsets.values())
+    # Label and parent of each image as int64, probabilities as float32.
+    predictions = estimate.evaluated * (16 + 4 * estimate.classes)
+
+    def cached(part):
+        return (4 * estimate.cached * math.prod(estimate.shape(b, part)) for b in backbones)
+
+    models = _total(4 * estimate.parameters(run) for run in runs)
+    return [
+        ("images and their copies", "results/dataset/", 3 * estimate.size**2 * images),
+        (
+            "starting weights",
+            "resources/weights/",
+            _total(4 * estimate.backbone_parameters(name) for name in backbones),
+        ),
+        ("trunk activations", "results/trunks/", _total(cached("trunk"))),
+        ("embeddings", "results/embeddings/", _total(cached("top"))),
+        ("models", "results/*/model.keras", models),
+        ("predictions", "results/*/predictions.npz", predictions * len(runs)),
+        (
+            "checkpoints, at most, if all runs train at once",
+            "checkpoints/",
+            models and _CHECKPOINT_COPIES * models,
+        ),
+    ]
+
+
+def _total(amounts):
+    try:
+        return sum(amounts)
+    except Unmeasured:
+        return None

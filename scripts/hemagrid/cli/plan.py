@@ -1,0 +1,153 @@
+"""What a study will cost: jobs, hours and storage, before anything is submitted.
+
+Hours come from measured speeds (`throughput.csv`, written by
+tests/benchmarks/measure_throughput.py), storage from the shapes of arrays and the numbers of
+parameters. Both are near the truth, not exact.
+"""
+
+import textwrap
+
+from hemagrid.cli.estimate import Estimate, Job, Unmeasured, count_images, storage
+from hemagrid.cli.speeds import MEASURE, read_speeds
+from hemagrid.config.grid import (
+    grid,
+)
+from hemagrid.reporting.text import aligned, duration, size
+
+_PLACES = {"local": "local", "cpu": "CPU", "gpu": "GPU"}
+
+
+def describe(jobs, config, folder=".", command=MEASURE):
+    """Return the plan of a study as text: `jobs` are those that would run, in data's order.
+
+    `command` is what measures the speeds of this study. Raises InputError as `count_images`
+    and `read_speeds` do.
+    """
+    images, speeds = count_images(config, folder), read_speeds(folder)
+    estimate = Estimate(config, images, speeds)
+    rows, missing, late, guessed = [], set(), [], False
+    spent = {"cpu": 0, "gpu": 0}
+    for rule in dict.fromkeys(job.rule for job in jobs):
+        group = [job for job in jobs if job.rule == rule]
+        times = []
+        for job in group:
+            device, seconds = _time(estimate, job, missing)
+            guessed |= seconds is not None and job.place == "gpu" and device == "cpu"
+            if seconds is not None:
+                times.append((seconds, device))
+                spent[device] += seconds
+                if seconds > 60 * job.minutes and (job.place == "gpu") == (device == "gpu"):
+                    late.append(" ".join([rule, *job.wildcards.values()]))
+        rows.append(
+            [
+                rule,
+                len(group),
+                "/".join(dict.fromkeys(_PLACES[job.place] for job in group)),
+                duration(max(times)[0]) if times else _SHORT,
+                _span(max(job.minutes for job in group)),
+                *(_hours(sum(t for t, on in times if on == device)) for device in spent),
+            ]
+        )
+    rows.append(["total", len(jobs), "", "", "", *map(_hours, spent.values())])
+    header = ["rule", "jobs", "runs on", "longest", "asks for", "CPU-core-hours", "GPU-hours"]
+    stored = storage(estimate)
+    kept = sum(amount or 0 for _, where, amount in stored if where != "checkpoints/")
+    known = [[what, where, _DASH if b is None else size(b)] for what, where, b in stored]
+    known.append(["kept in the end, at least", "", size(kept)])
+    parts = [
+        f"{len(grid(config))} runs in the grid, {len(jobs)} jobs to do.\n"
+        f"Images: {images.source}.\n"
+        "With their copies: "
+        + ", ".join(f"{name} {count:,}" for name, count in images.subsets.items()),
+        aligned(header, rows, left=3),
+        _paragraph(
+            "Times are for all epochs of every phase, an upper bound: early stopping ends most "
+            f"phases sooner. {_SHORT}: seconds to minutes, not counted. local: where snakemake "
+            "itself runs, also on a cluster."
+        ),
+    ]
+    if any(job.rule == "select_finalists" for job in jobs):
+        parts += _later(estimate, jobs)
+    if guessed:
+        parts.append(
+            _paragraph(
+                "No speed of a GPU is known here: the times of GPU jobs are those of ONE CPU "
+                "core, many times what a GPU needs. Run this on a node with a GPU, then plan "
+                "again:"
+            )
+            + f"\n  {command}"
+        )
+    if missing:
+        parts.append(
+            _paragraph(
+                f"Not measured and so left out: {'; '.join(sorted(missing))}. Measure it:"
+            )
+            + f"\n  {command}"
+        )
+    if late:
+        parts.append(
+            _paragraph(
+                f"Longer than they ask for: {', '.join(late)}. Raise `runtime` of those "
+                "networks in the config, or let their jobs be stopped and started again: "
+                "training goes on where it was."
+            )
+        )
+    parts.append(aligned(["storage", "in", "about"], known, left=2))
+    return "\n\n".join(parts)
+
+
+def _later(estimate, jobs):
+    """Say what comes once finalists are chosen; nothing where the config names them."""
+    if estimate.config["tuning"]["backbones"] is not None:
+        return []
+    place = next((job.place for job in jobs if job.rule == "train"), "cpu")
+    spent, unknown = {"cpu": 0, "gpu": 0}, set()
+    for run in estimate.tuned:
+        for job in (
+            Job("search", {"run": run}, "cpu", 0),
+            Job("train", {"run": run}, place, 0),
+        ):
+            device, seconds = _time(estimate, job, unknown)
+            spent[device] += seconds or 0
+    count = len(estimate.tuned)
+    hours = " and ".join(
+        f"{_hours(seconds)} {name}"
+        for (device, seconds), name in zip(
+            spent.items(), ("CPU-core-hours", "GPU-hours"), strict=True
+        )
+        if seconds
+    )
+    return [
+        _paragraph(
+            f"Not in the table: {count} {'search' if count == 1 else 'searches'} and as many "
+            "trainings more, of finalists that are known once the grid is trained. Were they "
+            f"the slowest ({', '.join(estimate.tuned)}): {hours or 'hours unknown'}."
+        )
+    ]
+
+
+_SHORT, _DASH = "short", "-"
+
+
+def _time(estimate, job, missing):
+    """Return (device, seconds): on a GPU where the job has one and its speed is known."""
+    for device in ("gpu", "cpu") if job.place == "gpu" else ("cpu",):
+        try:
+            return device, estimate.seconds(job, device)
+        except Unmeasured as network:
+            unknown = str(network)
+    missing.add(unknown)
+    return device, None
+
+
+def _paragraph(text):
+    return textwrap.fill(text, 88, break_on_hyphens=False)
+
+
+def _span(minutes):
+    return f"{minutes} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def _hours(seconds):
+    hours = seconds / 3600
+    return f"{hours:,.{1 if hours >= 10 else 2}f}" if seconds else _DASH

@@ -1,0 +1,87 @@
+"""What a study will cost: jobs, hours and storage, before anything is submitted.
+
+Hours come from measured speeds (`throughput.csv`, written by
+tests/benchmarks/measure_throughput.py), storage from the shapes of arrays and the numbers of
+parameters. Both are near the truth, not exact.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hemagrid import io
+from hemagrid.errors import InputError
+
+SPEEDS = Path(__file__).with_name("throughput.csv")
+
+
+# In a study's own folder; its rows win over those of `SPEEDS`.
+OWN_SPEEDS = Path("resources", "throughput.csv")
+
+
+MEASURE = "python tests/benchmarks/measure_throughput.py"
+
+
+KEYS = ["device", "application", "top", "stage", "image_size"]
+
+
+COLUMNS = [*KEYS, "batch", "threads", "images_per_second", "startup_seconds"]
+# Of one image: the shape that comes out, and a CNN's multiplications.
+COLUMNS += ["output", "parameters", "multiplications"]
+
+
+_NUMBERS = dict.fromkeys(["images_per_second", "startup_seconds"], float)
+_NUMBERS |= dict.fromkeys(["image_size", "threads"], int)
+
+
+PARTS = ("trunk", "top")
+
+
+# Rows of the table of speeds that are of no backbone.
+CNN, AUGMENTATION = ("cnn", ""), ("augmentation", "")
+
+
+def read_speeds(folder="."):
+    """Return the measured speeds, one row per network, stage and device, as a data frame.
+
+    Raises InputError for a table that is none.
+    """
+    tables = [read_table(path) for path in (SPEEDS, Path(folder, OWN_SPEEDS)) if path.exists()]
+    return pd.concat(tables).drop_duplicates(KEYS, keep="last", ignore_index=True)
+
+
+def read_table(path):
+    """Read one table of speeds. Raises InputError for anything else."""
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(["application", "top", "output"], str))
+        table = table[COLUMNS].fillna({"top": "", "output": ""}).astype(_NUMBERS)
+        problem = _problem(table)
+    except (KeyError, ValueError) as error:
+        problem = f"({error})"
+    if problem:
+        raise InputError(
+            f"{path}: found no table of speeds {problem}, expected the columns "
+            f"{', '.join(COLUMNS)}; remove it and run `{MEASURE}`"
+        )
+    return table
+
+
+def _problem(table):
+    """Return what makes a table of speeds unusable, or nothing."""
+    speeds = table[table["stage"] != "start"]
+    slow = speeds[~(speeds["images_per_second"] > 0)]
+    if len(slow):
+        return f"(row {slow.index[0] + 1}: no images_per_second above 0)"
+    shaped = table[table["stage"].isin(PARTS)]
+    shapeless = shaped[~shaped["output"].str.fullmatch(r"\d+(x\d+)*")]
+    if len(shapeless):
+        return f"(row {shapeless.index[0] + 1}: no shape as output)"
+    return ""
+
+
+def add_speeds(path, rows):
+    """Add `rows` (a data frame) to the table at `path`, over older ones of the same keys."""
+    tables = [read_table(path), rows] if Path(path).exists() else [rows]
+    table = pd.concat(tables)[COLUMNS].drop_duplicates(KEYS, keep="last")
+    table = table.astype({"parameters": "Int64", "multiplications": "Int64"})
+    io.write_table(path, table.sort_values(KEYS))

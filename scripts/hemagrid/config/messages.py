@@ -1,0 +1,126 @@
+"""The words in which a problem of the configuration is told."""
+
+import difflib
+import re
+import reprlib
+
+_TYPE_NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a finite number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+
+
+def problems_of(error):
+    """Yield one line per problem that a jsonschema error stands for."""
+    path = key_path(error.absolute_path)
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        for key in error.instance:
+            if key not in known:
+                yield (
+                    f"{key_path([*error.absolute_path, key])}: found an unknown key, "
+                    f"expected one of {', '.join(known)}{did_you_mean(key, known)}"
+                )
+    elif error.validator == "required":
+        for key in error.validator_value:
+            if key not in error.instance:
+                expected = _expected(error.schema["properties"][key])
+                where = key_path([*error.absolute_path, key])
+                yield f"{where}: found nothing, expected {expected}"
+    elif "propertyNames" in error.schema_path:
+        yield (
+            f"{key_path([*error.absolute_path, error.instance])}: "
+            f"found the name {reprlib.repr(error.instance)}, "
+            f"expected {_expected(error.schema)}"
+        )
+    elif error.validator == "uniqueItems":
+        items = error.instance
+        for index, item in enumerate(items):
+            if item in items[:index]:
+                yield f"{path}: found {as_written(item)} again, expected every entry once"
+    else:
+        yield (
+            f"{path or 'the configuration'}: found {as_written(error.instance)}, "
+            f"expected {_expected(error.schema)}{_hint(error.instance, error.schema)}"
+        )
+
+
+def key_path(keys):
+    """Return the way to a key, such as training.finetune_all.epochs or filters[1]."""
+    path = ""
+    for key in keys:
+        if type(key) is int:
+            path += f"[{key}]"
+        else:
+            plain = isinstance(key, str) and re.fullmatch(r"[\w-]+", key)
+            path += f"{'.' if path else ''}{key if plain else reprlib.repr(key)}"
+    return path
+
+
+def as_written(value):
+    """Return a value as its reader wrote it, in one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, str):
+        return f"the text {reprlib.repr(value)}"
+    return reprlib.repr(value)
+
+
+def _expected(schema):
+    """Return in words what a schema asks of a value."""
+    if "title" in schema:
+        return schema["title"]
+    if "anyOf" in schema:
+        return " or ".join(_expected(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    words = " or ".join(_TYPE_NAMES[name] for name in types)
+    bounds = [f"{word} {schema[key]}" for key, word in _BOUNDS.items() if key in schema]
+    if bounds:
+        words += " " + " and ".join(bounds)
+    if "minLength" in schema:
+        words += ", not empty"
+    if "minItems" in schema:
+        words += f", with {schema['minItems']} or more entries"
+    return words
+
+
+def _hint(value, schema):
+    """Return the usual way out of a mistake that YAML invites, or nothing."""
+    wanted = schema.get("type")
+    if isinstance(value, str) and wanted in ("number", "integer"):
+        exponent = re.fullmatch(r"([+-]?\d+)(\.\d*)?[eE]([+-]?\d+)", value)
+        if exponent:
+            whole, fraction, power = exponent.groups()
+            number = f"{whole}{fraction or '.0'}e{int(power):+d}"
+            return f"; YAML reads {value} as text, write {number}"
+        if re.fullmatch(r"[+-]?\d+(\.\d*)?", value):
+            return "; write it without quotes"
+    if isinstance(value, int | float) and wanted == "string":
+        return "; write it in quotes"
+    if isinstance(value, str) and "enum" in schema:
+        return did_you_mean(value, map(str, schema["enum"]))
+    return ""
+
+
+def did_you_mean(word, known):
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

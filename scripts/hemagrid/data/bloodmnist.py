@@ -1,0 +1,54 @@
+"""BloodMNIST: the public set of blood cells that stands in for the study's own file.
+
+MedMNIST+ (Yang et al., "MedMNIST v2", Scientific Data 10:41, 2023; larger sizes at
+https://zenodo.org/records/10519652, CC BY 4.0), from the pictures of Acevedo et al.,
+Data in Brief 30:105474, 2020. By its counts, its train split is the study's set without
+the junk rows.
+"""
+
+from pathlib import Path
+
+import pooch
+
+from hemagrid.errors import InputError
+
+ZENODO = "https://zenodo.org/records/10519652/files"
+
+
+MD5 = {
+    64: "2b94928a2ae4916078ca51e05b6b800b",
+    128: "adace1e0ed228fccda1f39692059dd4c",
+    224: "b718ff6835fcbdb22ba9eacccd7b2601",
+}
+
+
+def fetch(resolution, folder, base_url=ZENODO):
+    """Return the path of `bloodmnist_{resolution}.npz` in `folder`, fetched if absent.
+
+    A file that is there already is used without a network if its MD5 is the published
+    one. Raises InputError for another checksum, a resolution that is not published, and
+    a file that cannot be fetched, saying where to get it and where to put it.
+    """
+    if resolution not in MD5:
+        raise InputError(
+            f"dataset.resolution: found {resolution}, expected one of {sorted(MD5)}"
+        )
+    name = f"bloodmnist_{resolution}.npz"
+    path = Path(folder) / name
+    url = f"{base_url}/{name}?download=1"
+    if path.exists():
+        found = pooch.file_hash(str(path), alg="md5")
+        if found != MD5[resolution]:
+            raise InputError(
+                f"{path}: MD5 is {found}, expected {MD5[resolution]}; remove the file"
+                f" to have it fetched, or fetch {url} again"
+            )
+        return path
+    try:
+        pooch.retrieve(url, f"md5:{MD5[resolution]}", fname=name, path=folder)
+    except (OSError, ValueError) as error:  # no network or server; another checksum
+        raise InputError(
+            f"{name}: could not be fetched from {url} ({error}). Fetch it by hand, MD5"
+            f" {MD5[resolution]}, and put it at {path}"
+        ) from error
+    return path

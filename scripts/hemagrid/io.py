@@ -1,0 +1,118 @@
+"""Files that are complete or absent: written beside their place, then moved there."""
+
+import contextlib
+import json
+import mmap
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hemagrid.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a path beside `path`; move it there on success, remove it on any error.
+
+    The name keeps its suffixes, because writers (Keras, NumPy) choose the format by them.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        # On disk before it has its name: a machine may die, too.
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(path):
+    """Remove what killed writers of `path` left beside it; call it as its only writer."""
+    for left in Path(path).parent.glob(f".????????.{Path(path).name}"):
+        left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_array(path, shape, dtype):
+    """Yield a writable memory map (`.npy`) that appears at `path` once it is filled."""
+    with replacing(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", shape=tuple(shape), dtype=dtype)
+        yield array
+        array.flush()
+
+
+def open_images(path):
+    """Memory-map an image array, uint8 (N, H, W, 3). Raises InputError on anything else."""
+    images = np.load(path, mmap_mode="r")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise InputError(
+            f"{path}: found {images.dtype} {images.shape}, expected uint8 (N, H, W, 3)"
+        )
+    return images
+
+
+def take(array, rows):
+    """Return a copy of some rows of an array, memory-mapped or not, and release the map.
+
+    `rows` is a slice or an array of row numbers, of any shape.
+    """
+    taken = np.asarray(array[rows])
+    if isinstance(rows, slice):  # of numbers NumPy has made a copy
+        taken = taken.copy()
+    release(array)
+    return taken
+
+
+def release(array):
+    """Give back the memory that a memory-mapped array has come to hold; its content stays.
+
+    The system counts every page that was read or written through a map as memory of the
+    process, and a scheduler may kill a job for it. They remain in the system's own cache.
+    """
+    if isinstance(array, np.memmap):
+        array._mmap.madvise(mmap.MADV_DONTNEED)
+
+
+def write_text(path, text):
+    """Write `text` in UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content):
+    """Write `content` as readable JSON; NaN is refused, because JSON has none."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    """Read one JSON document."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_table(path, table):
+    """Write a data frame as CSV without its index."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_sparse(path, *text):
+    """Read a CSV in which an empty cell is a missing value; the columns `text` stay text."""
+    return pd.read_csv(
+        path, keep_default_na=False, na_values="", dtype=dict.fromkeys(text, str)
+    )
+
+
+def read_table(path):
+    """Read a CSV; names and hashes stay text, even where all of them look like numbers."""
+    text = ["class_name", "source", "phash", "sha256", "true", "predicted", "policy"]
+    return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text, str))
+
+
+def class_names(samples):
+    """List the class names in the order of their labels."""
+    return list(samples.drop_duplicates("label").sort_values("label")["class_name"])

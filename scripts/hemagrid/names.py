@@ -1,0 +1,98 @@
+"""The one place for names that rooms share: subsets, phases, heads, controls and paths.
+
+Paths are relative to the study's folder, with the wildcards of the rules in braces.
+"""
+
+# Subsets of the images. `TRAIN` and `VAL` hold augmented copies only, `TEST` the untouched
+# originals, `TEST_AUGMENTED` their copies, `HOLDOUT` BloodMNIST's own test split.
+TRAIN = "train"
+VAL = "val"
+TEST = "test"
+TEST_AUGMENTED = "test_augmented"
+HOLDOUT = "holdout"
+
+SPLITS = (TRAIN, VAL, TEST)
+LEARNED = (TRAIN, VAL)
+"""The subsets that a run learns from and is selected on; frozen features of them are cached."""
+AUGMENTED = {TRAIN: TRAIN, VAL: VAL, TEST_AUGMENTED: TEST}
+"""The augmented subsets, each with the split that its originals belong to."""
+SUBSET_TITLES = {
+    VAL: "validation",
+    TEST: "test",
+    TEST_AUGMENTED: "augmented test",
+    HOLDOUT: "holdout",
+}
+"""The subsets that runs are evaluated on, in order, as people read them."""
+
+FEATURE_EXTRACTION = "feature_extraction"
+FINETUNE_TOP = "finetune_top"
+FINETUNE_ALL = "finetune_all"
+PHASES = (FEATURE_EXTRACTION, FINETUNE_TOP, FINETUNE_ALL)
+
+TUNED = "tuned"
+TUNED_ADAMW = "tuned_adamw"
+TUNED_HEADS = (TUNED, TUNED_ADAMW)
+"""Heads that a search finds; the search of the second one has weight decay in its space."""
+
+MAJORITY_CLASS = "majority_class"
+RANDOM_LABELS = "random_labels"
+CONTROLS = (MAJORITY_CLASS, RANDOM_LABELS)
+"""Runs without a network that bracket every metric."""
+
+# The data set
+IMAGES = "results/dataset/images.npy"
+SAMPLES = "results/dataset/samples.csv"
+PHASH = "results/dataset/phash.csv"
+DUPLICATES = "results/dataset/duplicates.csv"
+SPLIT_TABLE = "results/dataset/splits.csv"
+AUDIT = "results/dataset/audit.json"
+SUBSET_IMAGES = "results/dataset/{subset}.npy"
+SUBSET_TABLE = "results/dataset/{subset}.csv"
+SMEARS = "resources/smears"
+
+# Backbones
+WEIGHTS = "resources/weights/{backbone}.weights.h5"
+ACTIVATIONS = "results/trunks/{backbone}/{subset}.npy"
+EMBEDDINGS = "results/embeddings/{backbone}/{subset}.npy"
+KERAS_HOME = "resources/keras"
+
+# Runs
+MODEL = "results/{run}/model.keras"
+HISTORY = "results/{run}/history.csv"
+PREDICTIONS = "results/{run}/predictions.npz"
+COST = "results/{run}/cost.json"
+METRICS = "results/{run}/metrics.json"
+CONFUSION = "results/{run}/confusion_matrix.csv"
+RUN_FIGURE = "results/{run}/{figure}.{format}"
+RUN_FIGURES = ("confusion_matrix", "learning_curves", "reliability")
+SUBMISSION = "results/{run}/submission.zip"
+SCORE = "results/{run}/codabench.json"
+CHECKPOINTS = "checkpoints"
+LOG = "logs/{rule}/{name}.log"
+BENCHMARKS = "benchmarks"
+
+# Tuning
+FINALISTS = "results/tuning/finalists.json"
+FOUND_HEAD = "results/tuning/{run}.json"
+TRIALS = "results/tuning/{run}_trials.csv"
+TRIALS_FIGURE = "results/tuning/{run}_trials.{format}"
+
+# Tables, figures and the report
+TABLE = "results/tables/{table}.{format}"
+FIGURE = "results/figures/{figure}.{format}"
+HEADLINE = "results/tables/headline.txt"
+CONTACT_SHEET = "results/figures/contact_sheet_{subset}.png"
+EXPLANATION = "results/figures/explanation.png"
+EXPLAINED_PICTURES = "results/explanation/pictures.npy"
+EXPLAINED_TABLE = "results/explanation/pictures.csv"
+CONFIG = "results/provenance/config.yaml"
+VERSIONS = "results/provenance/versions.json"
+STUDY = "results/provenance/study.json"
+CHECKSUMS = "results/provenance/checksums.csv"
+REPORT = "results/report.html"
+
+RESERVED = (
+    *("dataset", "trunks", "embeddings", "tables", "figures", "tuning"),
+    *("explanation", "provenance", "logs", "benchmarks", *CONTROLS),
+)
+"""Folders of results/ whose names no run may have."""

@@ -1,0 +1,727 @@
+"""The study's figures: as SVG and PDF for a paper, as Vega-Lite for the report's page.
+
+A function draws a chart without a style; `save` and `spec` give it one. Names that users chose
+are values in a chart's data, never names of its fields nor part of an expression.
+"""
+
+import itertools
+import json
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+
+from hemagrid.evaluation.metrics import with_bounds
+from hemagrid.io import replacing, write_text
+from hemagrid.names import HOLDOUT, SUBSET_TITLES, TEST, TEST_AUGMENTED, TRAIN, VAL
+from hemagrid.reporting import tables, text
+from hemagrid.tuning.trials import best_trial
+
+# Okabe & Ito's colours (Color Universal Design, 2008), told apart by every kind of colour
+# vision: those of the eight with a contrast of 3:1 on white and on a dark ground. Marks differ
+# in shape, dash or place as well.
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+
+
+_GREY = "#808890"
+
+
+# Colour, shape and dash of each subset.
+_SUBSET_MARKS = {
+    VAL: (_PURPLE, "triangle-up", [2, 2]),
+    TEST: (_BLUE, "circle", [1, 0]),
+    TEST_AUGMENTED: (_ORANGE, "diamond", [6, 3]),
+    HOLDOUT: (_GREEN, "square", [8, 2, 2, 2]),
+}
+
+
+_NAME_LIMIT = 160  # pixels for a name that a user chose
+
+
+def svg(chart):
+    """Render a chart in the style of a paper, as the text of an SVG document."""
+    config = _config(ink="#222222", ground="white")
+    paper = {"background": "white", "font": "Helvetica, Arial, sans-serif", "padding": 8}
+    return vl_convert.vegalite_to_svg(chart.to_dict() | {"config": config | paper})
+
+
+def save(chart, path_svg, path_pdf):
+    """Write a chart in the style of a paper, as SVG and as PDF."""
+    drawing = svg(chart)
+    write_text(path_svg, drawing)
+    with replacing(path_pdf) as temporary:
+        temporary.write_bytes(vl_convert.svg_to_pdf(drawing))
+
+
+def spec(chart):
+    """Return a chart as a Vega-Lite specification (dict) for a web page's SVG.
+
+    It takes the page's font and text colour (`currentColor`), has no ground of its own, and
+    outlines text in the ground of the page's `color-scheme`. A chart of one panel is as wide
+    as what holds it, unless it is a square. `description` is its text alternative.
+    """
+    # Not validated, which takes half of the time: drawing the same chart for a paper is.
+    text = json.dumps(chart.to_dict(validate=False))
+    content = json.loads(text, parse_constant=_missing)
+    # The page holds Vega-Lite already; no address may stand in it.
+    del content["$schema"]
+    content["config"] = _config(ink="currentColor", ground="Canvas") | {"background": None}
+    if isinstance(width := content.get("width"), int) and width != content["height"]:
+        content["width"] = "container"
+    return content
+
+
+def _missing(constant):
+    """Stand in for NaN, which JSON does not have."""
+
+
+def _config(ink, ground):
+    """Style all charts in one colour of text and lines, on a ground."""
+    return {
+        "view": {"stroke": None},
+        "axis": {
+            **dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), ink),
+            **{"gridColor": ink, "gridOpacity": 0.15, "domainOpacity": 0.6, "tickOpacity": 0.6},
+        },
+        "legend": {"labelColor": ink, "titleColor": ink, "labelLimit": _NAME_LIMIT},
+        "title": {"color": ink, "fontSize": 12},
+        "text": {"color": ink},
+        "rule": {"color": ink},
+        "style": {"halo": {"stroke": ground, "strokeWidth": 3, "strokeJoin": "round"}},
+    }
+
+
+def _haloed(text, **style):
+    """Draw text that is read across lines."""
+    return text.mark_text(**style, style="halo") + text.mark_text(**style)
+
+
+def _tips(**titles):
+    """Make tooltips of fields: {field: title} or {field: (title, format)}."""
+    tips = []
+    for field, title in titles.items():
+        title, style = title if isinstance(title, tuple) else (title, None)
+        tip = alt.Tooltip(f"{field}:Q", format=style) if style else alt.Tooltip(f"{field}:N")
+        tips.append(tip.title(title))
+    return tips
+
+
+def _subset_scales(subsets):
+    """Return colour, shape and dash of a field `subset` that holds the subsets' names."""
+    names = [SUBSET_TITLES[subset] for subset in subsets]
+    return [
+        channel("subset:N", title=None).scale(
+            domain=names, range=[_SUBSET_MARKS[subset][place] for subset in subsets]
+        )
+        for place, channel in enumerate((alt.Color, alt.Shape, alt.StrokeDash))
+    ]
+
+
+def _test_subsets(known):
+    """Return the test subsets among those known, in order; all where there is none."""
+    return [s for s in SUBSET_TITLES if s != VAL and s in known] or list(known)
+
+
+def confusion_matrices(confusion):
+    """Draw the confusion matrices of every test subset of one run, side by side.
+
+    Takes the table of `evaluation.evaluate` (subset, true, predicted, count). Colour is the
+    share of the true class, so that rare classes count as much as common ones; the numbers
+    are images.
+    """
+    subsets = _test_subsets(list(confusion["subset"].unique()))
+    names = " and ".join(SUBSET_TITLES.get(subset, subset) for subset in subsets)
+    mistakes = confusion[
+        (confusion["subset"] == subsets[0]) & (confusion["true"] != confusion["predicted"])
+    ]
+    said = f"Confusion matrices of {confusion['true'].nunique()} classes on {names} images"
+    if mistakes["count"].any():
+        worst = mistakes.loc[mistakes["count"].idxmax()]
+        said += (
+            f"; the most frequent mistake on {SUBSET_TITLES.get(subsets[0], subsets[0])}: "
+            f"{worst['true']} taken for {worst['predicted']}, {worst['count']} images"
+        )
+    return alt.hconcat(
+        *(_confusion_matrix(confusion, subset) for subset in subsets)
+    ).properties(description=said)
+
+
+def _confusion_matrix(confusion, subset):
+    rows = confusion[confusion["subset"] == subset].copy()
+    total = rows.groupby("true")["count"].transform("sum")
+    rows["share"] = rows["count"] / total.clip(lower=1)
+    order = list(rows["true"].unique())
+    base = alt.Chart(rows[["true", "predicted", "count", "share"]]).encode(
+        x=alt.X("predicted:N", title="predicted")
+        .scale(domain=order)
+        .axis(labelAngle=-45, labelLimit=_NAME_LIMIT),
+        y=alt.Y("true:N", title="true")
+        .scale(domain=order)
+        .axis(titlePadding=16, labelLimit=_NAME_LIMIT),
+        tooltip=_tips(
+            true="true", predicted="predicted", count=("images", ","), share=("share", ".1%")
+        ),
+    )
+    cells = base.mark_rect().encode(
+        color=alt.Color("share:Q", title="share of the true class")
+        .scale(range=["#F4F8FC", "#08519C"], domain=[0, 1])
+        .legend(format=".0%", orient="bottom", gradientLength=160, titleLimit=200)
+    )
+    numbers = base.mark_text(fontSize=11).encode(
+        text=alt.Text("count:Q", format=","),
+        color=alt.when("datum.share > 0.7")
+        .then(alt.value("white"))
+        .otherwise(alt.value("#222222")),
+    )
+    return (cells + numbers.transform_filter("datum.count > 0")).properties(
+        width=alt.Step(38), height=alt.Step(32), title=SUBSET_TITLES.get(subset, subset)
+    )
+
+
+def learning_curves(history):
+    """Draw loss and accuracy by epoch (history.csv), for training and validation.
+
+    A dotted line ends each phase; a dot is the epoch whose weights were kept.
+    """
+    history = history.assign(
+        step=range(1, len(history) + 1), phase=history["phase"].str.replace("_", " ")
+    )
+    phases = history.groupby("phase", sort=False)["step"].agg(["min", "max"]).reset_index()
+    start, phases["end"] = phases["min"] - 0.5, phases["max"] + 0.5
+    # Names stand one above the other, because a phase may last one epoch, and in the panel.
+    phases["dy"] = -4.0 - 12 * np.arange(len(phases))[::-1]
+    late = start > len(history) / 2
+    phases["align"] = np.where(late, "right", "left")
+    phases["at"] = start.where(~late, phases["end"])
+    return alt.hconcat(
+        *(_learning_curve(history, phases, metric) for metric in ("loss", "accuracy"))
+    ).properties(description=_said_of(history, phases))
+
+
+def _learning_curve(history, phases, metric):
+    series = {metric: "training", f"val_{metric}": "validation"}
+    rows = history.melt(
+        id_vars=["step", "phase", "epoch", "best"],
+        value_vars=list(series),
+        var_name="images",
+        value_name="value",
+    )
+    rows["images"] = rows["images"].map(series)
+    share = metric == "accuracy"
+    base = alt.Chart(rows).encode(
+        x=alt.X("step:Q", title="epoch")
+        .scale(domain=[0.5, len(history) + 0.5], nice=False)
+        .axis(tickMinStep=1, format="d", grid=False),
+        y=alt.Y("value:Q", title=metric).scale(zero=False).axis(format="~%" if share else "~r"),
+        color=alt.Color("images:N", title=None)
+        .scale(domain=list(series.values()), range=[_BLUE, _ORANGE])
+        .legend(orient="bottom", symbolType="stroke", symbolSize=300),
+        tooltip=_tips(
+            phase="phase",
+            epoch=("its epoch", "d"),
+            images="images",
+            value=(metric, ".1%" if share else ".3f"),
+        ),
+    )
+    lines = base.mark_line(strokeWidth=1.8).encode(
+        strokeDash=alt.StrokeDash("images:N", title=None)
+        .scale(domain=list(series.values()), range=[[1, 0], [5, 3]])
+        .legend(orient="bottom", symbolType="stroke", symbolSize=300)
+    )
+    # A line answers the pointer as a whole, so each epoch has a point, seen or not.
+    epochs = base.mark_point(filled=True, size=90, opacity=0)
+    kept = base.mark_point(filled=True, size=45, opacity=1).transform_filter(
+        "datum.best == true && datum.images == 'validation'"
+    )
+    border = (
+        alt.Chart(phases.iloc[:-1]).mark_rule(strokeDash=[2, 3], opacity=0.6).encode(x="end:Q")
+    )
+    names = (
+        alt.Chart(phases)
+        .mark_text(
+            baseline="bottom",
+            fontSize=10,
+            dy=alt.expr("datum.dy"),
+            align=alt.expr("datum.align"),
+        )
+        .encode(x="at:Q", y=alt.value(0), text="phase:N")
+    )
+    return (lines + epochs + kept + border + names).properties(width=340, height=200)
+
+
+def _said_of(history, phases):
+    said = f"Loss and accuracy over {len(history)} epochs ({', '.join(phases['phase'])})"
+    kept = history[history["best"]]
+    if len(kept):
+        accuracy = 100 * kept["val_accuracy"].iloc[-1]
+        said += f"; the weights kept at the end have {accuracy:.1f} % validation accuracy"
+    return said
+
+
+def calibration_of(metrics):
+    """Gather the bins of confidence of every subset of metrics.json: {subset: bins}."""
+    return {subset: scores["calibration"] for subset, scores in metrics["subsets"].items()}
+
+
+def reliability(calibration):
+    """Draw accuracy against confidence, {subset: bins of `evaluation.calibration`}.
+
+    One series for each test subset; a point is a bin, its area the images in it. On the
+    diagonal, a run is as often right as it says.
+    """
+    subsets = _test_subsets(list(calibration))
+    rows = pd.DataFrame(
+        [bin_ | {"subset": SUBSET_TITLES[s]} for s in subsets for bin_ in calibration[s]],
+        columns=["subset", "low", "high", "n", "confidence", "accuracy"],
+    )
+    colour, shape, dash = _subset_scales(subsets)
+    base = alt.Chart(rows).encode(
+        x=alt.X("confidence:Q", title="mean confidence")
+        .scale(domain=[0, 1], clamp=True)
+        .axis(format=".0%", tickCount=5),
+        y=alt.Y("accuracy:Q", title="accuracy")
+        .scale(domain=[0, 1])
+        .axis(format=".0%", tickCount=5),
+        color=colour.legend(orient="bottom", symbolStrokeWidth=0),
+        tooltip=_tips(
+            subset="images",
+            low=("confidence from", ".1%"),
+            high=("to", ".1%"),
+            confidence=("mean confidence", ".1%"),
+            accuracy=("accuracy", ".1%"),
+            n=("number of images", ","),
+        ),
+    )
+    largest = max(rows["n"], default=1)
+    points = base.mark_point(filled=True, opacity=1).encode(
+        shape=shape.legend(orient="bottom", symbolStrokeWidth=0),
+        size=alt.Size("n:Q", legend=None).scale(domain=[0, largest], range=[12, 300]),
+    )
+    lines = base.mark_line(strokeWidth=1.4).encode(
+        strokeDash=dash.legend(orient="bottom", symbolStrokeWidth=0)
+    )
+    diagonal = (
+        alt.Chart(pd.DataFrame({"end": [0, 1]}))
+        .mark_line(strokeDash=[3, 3], strokeWidth=1, color=_GREY)
+        .encode(x="end:Q", y="end:Q")
+    )
+    said = "Accuracy in bins of confidence"
+    for subset, bins in rows.groupby("subset", sort=False):
+        right, sure = (
+            np.average(bins[c], weights=bins["n"]) for c in ("accuracy", "confidence")
+        )
+        said += (
+            f"; {subset}: {100 * right:.1f} % right at a mean confidence of {100 * sure:.1f} %"
+        )
+    return (diagonal + lines + points).properties(width=260, height=260, description=said)
+
+
+def parallel_coordinates(trials):
+    """Draw the trials of a search (as `trials.read_trials` reads them), a line for each.
+
+    Every axis runs from the smallest to the largest value tried; those of learning rate,
+    weight decay and epochs are logarithmic. Neurons are those of all Dense layers, dropout
+    is the mean rate. Better trials are stronger and lie above worse ones; the best is orange.
+    """
+    values = pd.DataFrame(
+        {
+            "Dense layers": trials["layers"],
+            "neurons in all": trials["dense"].map(lambda text: sum(_numbers(text))),
+            "mean dropout": trials["dropout"].map(lambda text: np.mean(_numbers(text))),
+            "learning rate": trials["learning_rate"],
+            "weight decay": trials["weight_decay"],
+            "epochs": trials["epochs"],
+            "validation accuracy, %": 100 * trials["val_accuracy"],
+        }
+    ).dropna(axis="columns", how="all")
+    tried = trials[["trial", "dropout", "learning_rate", "epochs", "val_accuracy"]].assign(
+        dense=trials["dense"].fillna("none")
+    )
+    lines, ticks = [], []
+    for name, column in values.items():
+        heights, marks = _axis(column, log=name in _LOGARITHMIC)
+        lines.append(tried.assign(axis=name, height=heights))
+        ticks.append(pd.DataFrame(marks, columns=["height", "label"]).assign(axis=name))
+    lines = pd.concat(lines).sort_values("val_accuracy", kind="stable")
+    # Half a step on either side, where the last numbers stand.
+    x = alt.X("axis:N", title=None).scale(type="point", domain=list(values), padding=0.5)
+    x = x.axis(
+        orient="top",
+        domain=False,
+        ticks=False,
+        grid=True,
+        gridOpacity=0.6,
+        labelAngle=0,
+        labelFontSize=11,
+        labelFontWeight="bold",
+        labelPadding=30,
+        # In two lines, for a narrow page.
+        labelExpr="split(replace(datum.label, ' ', '\\n'), '\\n')",
+    )
+    y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
+    winner = best_trial(trials)
+    number = int(winner["trial"])
+    line = alt.Chart(lines).encode(
+        x=x,
+        y=y,
+        detail="trial:N",
+        tooltip=_tips(
+            trial=("trial", "d"),
+            dense="Dense",
+            dropout="dropout",
+            learning_rate=("learning rate", "~g"),
+            epochs=("epochs", "d"),
+            val_accuracy=("validation accuracy", ".1%"),
+        ),
+    )
+    others = line.mark_line(strokeWidth=1.4, color=_BLUE).encode(
+        strokeOpacity=alt.StrokeOpacity("val_accuracy:Q", legend=None).scale(
+            domain=[float(trials["val_accuracy"].min()), float(winner["val_accuracy"])],
+            range=[0.35, 0.9],
+        )
+    )
+    best = line.transform_filter(alt.datum.trial == number)
+    label = alt.Chart(pd.concat(ticks)).encode(x=x, y=y, text="label:N")
+    name = best.transform_filter(alt.datum.axis == values.columns[-1]).encode(
+        text=alt.value(f"best: trial {number}")
+    )
+    return (
+        others
+        + best.mark_line(strokeWidth=3.2, color=_ORANGE)
+        + best.mark_point(filled=True, size=40, color=_ORANGE, opacity=1)
+        + _haloed(label, align="left", dx=5, dy=-8, fontSize=10)
+        + _haloed(name, align="left", dx=7, dy=8, fontSize=10, fontWeight="bold")
+    ).properties(
+        width=110 * len(values.columns),
+        height=260,
+        description=f"{len(trials)} trials of a search; the best, trial {number}, has "
+        f"{100 * winner['val_accuracy']:.1f} % validation accuracy",
+    )
+
+
+_LOGARITHMIC = ("learning rate", "weight decay", "epochs")
+
+
+_MARKS = 6  # on one axis
+
+
+_MARGIN = 0.06  # between two marks, of the axis
+
+
+def _numbers(text):
+    """Read "384, 128" as [384.0, 128.0], what is missing as nothing."""
+    return [] if pd.isna(text) else [float(number) for number in text.split(",")]
+
+
+def _axis(column, *, log):
+    """Place values on an axis of height 0 to 1: (heights, marks [(height, label)]).
+
+    The marks are the values themselves where they are few, or else evenly spaced.
+    """
+    scaled = np.log(column) if log else column
+    low, high = scaled.min(), scaled.max()
+    if low == high:
+        return np.full(len(column), 0.5), [(0.5, _mark(column.iloc[0]))]
+    heights = (scaled - low) / (high - low)
+    distinct = sorted(set(zip(heights, column, strict=True)), reverse=True)
+    if len(distinct) > _MARKS:
+        steps = np.linspace(1, 0, _MARKS - 1)
+        between = low + steps * (high - low)
+        distinct = zip(steps, np.exp(between) if log else between, strict=True)
+    marks = []
+    for height, value in distinct:
+        if not marks or marks[-1][0] - height >= _MARGIN:
+            marks.append((height, _mark(value)))
+    return heights, marks
+
+
+def _mark(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def class_balance(audit):
+    """Draw what became of each class's images, of an audit (audit.json).
+
+    A bar is as long as the images found; its parts are the splits of those kept, and what
+    deduplication removed. The numbers are the images kept, of those found.
+    """
+    classes = pd.DataFrame(audit["classes"])
+    classes["removed"] = classes["found"] - classes["kept"]
+    parts = {TRAIN: _BLUE, VAL: _PURPLE, TEST: _ORANGE, "removed": "transparent"}
+    counts = classes.melt(
+        id_vars=["class", "found", "kept"],
+        value_vars=list(parts),
+        var_name="part",
+        value_name="images",
+    )
+    counts["place"] = counts["part"].map(list(parts).index)
+    order = list(classes["class"])
+    y = alt.Y("class:N", title=None).scale(domain=order).axis(labelLimit=_NAME_LIMIT)
+    most = int(classes["found"].max())
+    tips = {"class": "class"}
+    bars = (
+        alt.Chart(counts)
+        .mark_bar(stroke=_GREY, strokeWidth=1)
+        .encode(
+            x=alt.X("images:Q", title="images found (numbers: kept of found)")
+            # Room for the numbers.
+            .scale(domain=[0, 1.25 * most], nice=False)
+            .axis(tickCount=5),
+            y=y,
+            color=alt.Color("part:N", title=None)
+            .scale(domain=list(parts), range=list(parts.values()))
+            .legend(orient="bottom", symbolStrokeColor=_GREY, symbolStrokeWidth=1),
+            order="place:Q",
+            tooltip=_tips(
+                **tips,
+                part="part",
+                images=("images", ","),
+                kept=("kept", ","),
+                found=("found", ","),
+            ),
+        )
+    )
+    numbers = (
+        alt.Chart(classes[["class", "found", "kept"]])
+        .mark_text(align="left", dx=5, fontSize=10)
+        .transform_calculate(text="format(datum.kept, ',') + ' of ' + format(datum.found, ',')")
+        .encode(
+            x="found:Q",
+            y=y,
+            text="text:N",
+            tooltip=_tips(**tips, kept=("kept", ","), found=("found", ",")),
+        )
+    )
+    found, kept = classes["found"], classes["kept"]
+    most, fewest = (
+        f"{classes['class'][place]} ({kept[place]:,})"
+        for place in (kept.idxmax(), kept.idxmin())
+    )
+    return (bars + numbers).properties(
+        width=360,
+        height=20 * len(order),
+        description=f"{found.sum():,} images of {len(classes)} classes found, {kept.sum():,} "
+        f"kept; most of {most}, fewest of {fewest}",
+    )
+
+
+def accuracy_chart(grid):
+    """Draw the test accuracies of a grid table with their intervals (forest plot).
+
+    Rows are those of `tables.grid_table` in their order, controls and missing runs included.
+    """
+    order = list(grid["run"])
+    subsets = [s for s in (TEST, TEST_AUGMENTED) if f"{s}_accuracy_pct" in grid]
+    rows = pd.concat([_accuracies(grid, TEST)[:0], *(_accuracies(grid, s) for s in subsets)])
+    y = alt.Y("run:N", title=None).scale(domain=order).axis(grid=True, labelLimit=_NAME_LIMIT)
+    x = alt.X("low:Q", title="accuracy, % (line: 95 % interval)")
+    colour, shape, _ = _subset_scales(subsets)
+    base = alt.Chart(rows).encode(
+        y=y,
+        yOffset=alt.YOffset("subset:N").scale(domain=[SUBSET_TITLES[s] for s in subsets]),
+        color=colour.legend(orient="top"),
+        tooltip=_tips(run="run", subset="images", shown="accuracy, %"),
+    )
+    interval = base.mark_rule(strokeWidth=2).encode(
+        x=x.scale(domain=[0, 100]).axis(tickCount=10), x2="high:Q"
+    )
+    point = base.mark_point(filled=True, size=32, opacity=1).encode(
+        x="accuracy:Q", shape=shape.legend(orient="top")
+    )
+    missing = (
+        alt.Chart(grid.loc[grid["kind"] == "missing", ["run"]])
+        .mark_text(text="missing", align="left", dx=6, fontSize=10, fontStyle="italic")
+        .encode(y=y, x=alt.value(0), tooltip=_tips(run="missing run"))
+    )
+    said = f"Accuracy of {len(grid)} runs and controls with 95 % intervals"
+    for subset in subsets:
+        ours = _accuracies(grid[~grid["kind"].isin(["control", "missing"])], subset)
+        if len(ours):
+            best = ours.loc[ours["accuracy"].idxmax()]
+            said += (
+                f"; best on {best['subset']} images: {best['run']}, {best['accuracy']:.1f} %"
+            )
+    return (interval + point + missing).properties(
+        width=340,
+        height=max(1, len(order)) * (26 if len(subsets) > 1 else 20),
+        description=said,
+    )
+
+
+def _accuracies(grid, subset):
+    """List the runs that were evaluated on a subset, with their accuracy and interval in %."""
+    columns = with_bounds(f"{subset}_accuracy_pct")
+    known = grid.reindex(columns=["run", *columns]).dropna()
+    known["shown"] = list(text.shown(known[columns]).iloc[:, 0])
+    known.columns = ["run", "accuracy", "low", "high", "shown"]
+    return known.assign(subset=SUBSET_TITLES[subset])
+
+
+_PANEL = 340, 320  # width and height of a panel of `cost_chart`
+
+
+_COLOURS = (_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY)
+
+
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "arrow")
+
+
+_COSTS = {"parameters": "parameters", "training_seconds": "training time, s"}
+
+
+def cost_chart(grid):
+    """Draw accuracy against parameters and against training time, of a grid table.
+
+    The accuracy is that on augmented test images, or on test images where there are none.
+    Filled points, joined by a line, are the Pareto front (`tables.pareto_front`). A run of a
+    backbone is labelled with its head. Controls and missing runs have no cost and are left
+    out.
+    """
+    subset = TEST_AUGMENTED if "test_augmented_accuracy_pct" in grid else TEST
+    images = SUBSET_TITLES[subset]
+    runs = _accuracies(grid, subset).join(grid[["backbone", "head", *_COSTS]])
+    runs = runs.astype(dict.fromkeys(_COSTS, float) | {"backbone": object, "head": object})
+    runs = runs[(runs[list(_COSTS)] > 0).all(axis=1)]
+    # A run of the grid is known by its head: colour and shape are its backbone's.
+    runs["label"] = runs["head"].fillna(runs["run"])
+    runs = runs.fillna({"backbone": "CNN", "head": "none"})
+    runs["time"] = runs["training_seconds"].map(text.duration)
+    fronts = {cost: tables.pareto_front(runs[cost], runs["accuracy"]) for cost in _COSTS}
+    said = f"Accuracy on {images} images against the cost of {len(runs)} runs"
+    for cost, front in fronts.items():
+        best = ", ".join(runs.loc[front, "run"]) or "none"
+        said += f"; Pareto front by {_COSTS[cost].removesuffix(', s')}: {best}"
+    return alt.hconcat(
+        *(_cost_panel(runs, images, cost, front) for cost, front in fronts.items())
+    ).properties(
+        title=alt.TitleParams(
+            "Filled, joined by a line: the Pareto front",
+            anchor="start",
+            fontSize=11,
+            fontWeight="normal",
+        ),
+        description=said,
+    )
+
+
+def _cost_panel(runs, images, cost, front):
+    width, height = _PANEL
+    x_domain = _domain(np.log10(runs[cost]), margin=0.12)
+    y_domain = _domain(runs[["low", "high"]], margin=0.05)
+    x = width * _scaled(np.log10(runs[cost]), x_domain)
+    y, top, bottom = (
+        height * (1 - _scaled(runs[name], y_domain)) for name in ("accuracy", "high", "low")
+    )
+    steps = [place for place in np.argsort(x, kind="stable") if front[place]]
+    covered = [
+        *zip(x - 5, y - 5, x + 5, y + 5, strict=True),
+        *zip(x - 1, top, x + 1, bottom, strict=True),
+        *((x[i], y[i] - 1, x[j], y[i] + 1) for i, j in itertools.pairwise(steps)),
+    ]
+    widths = [min(_LETTER * len(label), _NAME_LIMIT) for label in runs["label"]]
+    rows = runs.assign(cost=runs[cost], front=front, on_front=np.where(front, "yes", "no"))
+    rows[["side", "dy"]] = _label_places(x, y, widths, covered)
+    models = list(dict.fromkeys(runs["backbone"]))
+    looks = [
+        channel("backbone:N", title=None)
+        .scale(domain=models, range=[values[i % len(values)] for i in range(len(models))])
+        .legend(orient="bottom", columns=5, symbolOpacity=1)
+        for channel, values in ((alt.Color, _COLOURS), (alt.Shape, _SHAPES))
+    ]
+    base = alt.Chart(rows).encode(
+        x=alt.X("cost:Q", title=_COSTS[cost])
+        .scale(type="log", domain=[10**end for end in x_domain], nice=False)
+        .axis(format="~s", tickCount=5, grid=False),
+        y=alt.Y("accuracy:Q", title=f"accuracy, {images}, %").scale(
+            domain=y_domain, nice=False
+        ),
+        tooltip=_tips(
+            run="run",
+            backbone="backbone",
+            head="head",
+            shown="accuracy, %",
+            parameters=("parameters", ","),
+            time="training time",
+            on_front="on the Pareto front",
+        ),
+    )
+    staircase = base.transform_filter("datum.front").mark_line(
+        interpolate="step-after", strokeWidth=1.2, strokeDash=[4, 3], opacity=0.8, color=_GREY
+    )
+    intervals = base.encode(looks[0], y="low:Q", y2="high:Q").mark_rule(opacity=0.7)
+    points = base.encode(*looks)
+    # A label that had to give way is joined to its point.
+    leaders = base.transform_filter("abs(datum.dy) > 14").mark_rule(
+        strokeWidth=0.6,
+        opacity=0.6,
+        x2Offset=alt.expr("6 * datum.side"),
+        y2Offset=alt.expr("datum.dy"),
+    )
+    names = _haloed(
+        base.encode(text="label:N"),
+        dx=alt.expr("8 * datum.side"),
+        dy=alt.expr("datum.dy"),
+        align=alt.expr("datum.side > 0 ? 'left' : datum.side < 0 ? 'right' : 'center'"),
+        baseline="middle",
+        fontSize=_LETTER_SIZE,
+        limit=_NAME_LIMIT,
+    )
+    return (
+        staircase
+        + intervals
+        + leaders.encode(x2="cost:Q", y2="accuracy:Q")
+        + points.mark_point(filled=False, size=55, strokeWidth=1.5, opacity=1)
+        + points.transform_filter("datum.front").mark_point(filled=True, size=55, opacity=1)
+        + names
+    ).properties(width=width, height=height)
+
+
+_LETTER_SIZE, _LETTER = 10, 5.5  # of labels: their font's size, a letter's mean width, pixels
+
+
+def _domain(values, margin):
+    """Return [from, to] that holds all values and, as a share of their range, a margin."""
+    values = np.asarray(values, float)
+    if not values.size:
+        return [0.0, 1.0]
+    room = margin * max(np.ptp(values), 1.0)
+    return [float(values.min() - room), float(values.max() + room)]
+
+
+def _scaled(values, domain):
+    return (np.asarray(values, float) - domain[0]) / (domain[1] - domain[0])
+
+
+def _label_places(x, y, widths, covered):
+    """Choose a place for the label of each point, in pixels: an array of (side, dy).
+
+    A label lies right (1) or left (-1) of its point, or centred (0), `dy` beneath it. Labels
+    are placed one by one, from the top; each takes the place that hides the least of other
+    labels and of the boxes `covered`, and is nearest.
+    """
+    rise = _LETTER_SIZE + 2
+    places = [(1, 0), (-1, 0), (0, -rise), (0, rise)]
+    places += [(side, n * rise) for k in range(1, 7) for n in (-k, k) for side in (1, -1)]
+    panel = np.array([[0, 0, *_PANEL]])
+    chosen = np.zeros((len(x), 2))
+    for i in np.argsort(y, kind="stable"):
+        options = []
+        for side, dy in places:
+            left = x[i] + 8 * side - widths[i] * (1 - side) / 2
+            top = y[i] + dy - rise / 2
+            box = left, top, left + widths[i], top + rise
+            outside = widths[i] * rise - _overlap(box, panel)
+            hidden = _overlap(box, np.array(covered)) + 5 * outside
+            options.append((hidden + 3 * abs(dy), len(options), box))
+        _, place, box = min(options)
+        chosen[i] = places[place]
+        covered.append(box)
+    return chosen
+
+
+def _overlap(box, boxes):
+    """Sum the areas that a box (left, top, right, bottom) shares with each of some boxes."""
+    across = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
+    down = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
+    return float((across.clip(0) * down.clip(0)).sum())

@@ -1,0 +1,162 @@
+"""Text for people at a terminal."""
+
+import pandas as pd
+
+from hemagrid.names import SUBSET_TITLES
+
+
+def aligned(header, rows, left=1):
+    """Return rows of text as one table: the first `left` columns to the left, others right."""
+    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def size(count):
+    """Spell a number of bytes: "48 kB", "1.2 GB", in powers of 1000."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    return f"{count:,.1f} {units[0]}" if units[0] in ("GB", "TB") else f"{count:.0f} {units[0]}"
+
+
+SCORES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+}
+
+
+_DASH = "\N{EN DASH}"
+
+
+def listed(numbers):
+    """Spell a list of layers or rates: "512, 256", and "none" where it is empty."""
+    return ", ".join(f"{number:g}" for number in numbers) or "none"
+
+
+def shown(table):
+    """Turn a table into text for people: "92.5 (91.0-93.9)", units in the headings.
+
+    A value and its `_low` and `_high`, where there are any, become one column, as do a
+    Codabench score and where it comes from; what is missing is a dash.
+    """
+    inside = ("_low", "_high", "codabench_source")
+    columns = {}
+    for name in table.columns:
+        if name.endswith(inside):
+            continue
+        cells = [spell(value, name) for value in table[name]]
+        if f"{name}_low" in table:
+            # A difference may be negative, and a hyphen then reads as a sign.
+            to = " to " if name.endswith("_points") else "-"
+            cells = [
+                cell if pd.isna(low) else f"{cell} ({spell(low, name)}{to}{spell(high, name)})"
+                for cell, low, high in zip(
+                    cells, table[f"{name}_low"], table[f"{name}_high"], strict=True
+                )
+            ]
+        if name == "codabench_pct":
+            cells = [
+                cell if cell == _DASH else f"{cell} ({source})"
+                for cell, source in zip(cells, table["codabench_source"], strict=True)
+            ]
+        columns[heading(name)] = cells
+    return pd.DataFrame(columns, dtype=object)
+
+
+def heading(name):
+    """Spell a column's name out: "test_accuracy_pct" becomes "test accuracy, %"."""
+    for subset, subset_name in SUBSET_TITLES.items():
+        for score, score_name in SCORES.items():
+            if name == f"{subset}_{score}_pct":
+                return f"{subset_name} {score_name}, %"
+    return _HEADINGS.get(name, name)
+
+
+_HEADINGS = {
+    "gap_points": "test minus augmented, points",
+    "training_seconds": "training time",
+    "peak_memory_mib": "peak memory, MiB",
+    "images_per_second": "images/s",
+    "published_head": "published head",
+    "published_test_pct": "published test, %",
+    "published_test_augmented_pct": "published augmented test, %",
+    "codabench_pct": "Codabench, %",
+    "published_codabench": "published Codabench, %",
+    "published_val_pct": "published validation, %",
+    "dense": "Dense",
+    "published_dense": "published Dense",
+    "published_dropout": "published dropout",
+    "batch_norm": "BatchNormalization",
+    "published_batch_norm": "published BatchNormalization",
+    "learning_rate": "learning rate",
+    "published_learning_rate": "published learning rate",
+    "weight_decay": "weight decay",
+    "trial_val_accuracy_pct": "validation accuracy of the best trial, %",
+    "val_loss": "validation loss",
+    "search_seconds": "search time",
+    "seconds": "time",
+    "compared_with": "compared with",
+    "subset": "images",
+    "tuned_accuracy_pct": "its accuracy, %",
+    "other_accuracy_pct": "the other's accuracy, %",
+    "gain_points": "difference, points",
+    "accuracy_pct": "its accuracy, %",
+    "difference_points": "winner minus run, points",
+    "p_value": "p",
+    "p_holm": "p, Holm-corrected",
+}
+
+
+def spell(value, column):
+    if value is None or pd.isna(value) or value == "":
+        return _DASH
+    for ending, spell in _SPELLINGS.items():
+        if column.endswith(ending):
+            return spell(value)
+    return value if isinstance(value, str) else f"{value:,.0f}"
+
+
+def p_text(p):
+    """Spell a p value, to three decimals: "0.012", "below 0.001"."""
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds):
+    """Spell a duration: "48 s", "12 min 05 s", "3 h 20 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+# How a column's values are spelled, by the end of its name; the first that fits.
+_SPELLINGS = {
+    "gain_points": "{:+z.1f}".format,
+    "difference_points": "{:+z.1f}".format,
+    "_points": "{:z.1f}".format,
+    "_pct": "{:z.1f}".format,
+    "seconds": duration,
+    "_rate": "{:g}".format,
+    "_decay": "{:g}".format,
+    "_loss": "{:.3f}".format,
+    "p_value": p_text,
+    "p_holm": p_text,
+    "subset": lambda name: SUBSET_TITLES.get(name, name),
+}
+
+
+def shorten(text, width):
+    return text if len(text) <= width else text[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"

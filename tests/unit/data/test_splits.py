@@ -1,0 +1,136 @@
+"""Splits are stratified, repeatable, and never part a near-duplicate group."""
+
+import pandas as pd
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hemagrid.data.splits import split
+from hemagrid.errors import InputError
+from hemagrid.io import read_table, write_table
+
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+def table_of(groups):
+    """Make a duplicates table of groups, each a list of the labels of its images."""
+    rows = []
+    for labels in groups:
+        group = len(rows)
+        rows += [(len(rows) + i, label, group) for i, label in enumerate(labels)]
+    table = pd.DataFrame(rows, columns=["id", "label", "near_group"])
+    table["class_name"] = "class " + table["label"].astype(str)
+    table["source"] = "a.npz[" + table["id"].astype(str) + "]"
+    return table.assign(kept=True).astype({"near_group": "Int64"})
+
+
+def counts_of(splits, label):
+    counts = splits[splits["label"] == label]["split"].value_counts()
+    return {name: int(counts.get(name, 0)) for name in SHARES}
+
+
+def assert_within_one_image(splits, label):
+    counts = counts_of(splits, label)
+    total = sum(counts.values())
+    for name, share in SHARES.items():
+        assert abs(counts[name] - share * total) <= 1 and counts[name] > 0
+
+
+mixed_groups = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), max_size=40)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(mixed_groups, seeds)
+def test_any_split_is_whole_complete_and_repeatable(groups, seed):
+    table = table_of(groups)
+    assume(len(table))
+    removed = table.tail(2).assign(kept=False, near_group=pd.NA)
+    removed["id"] += len(table)
+    table = pd.concat([table, removed])
+    try:
+        splits = split(table, SHARES, seed)
+    except InputError:
+        per_class = table[table["kept"]].groupby("label")["near_group"].nunique()
+        several = any(len(set(labels)) > 1 for labels in groups)
+        assert per_class.min() < len(SHARES) or several
+        return
+    assert splits["id"].tolist() == table.loc[table["kept"], "id"].tolist()
+    assert (splits.groupby("near_group")["split"].nunique() == 1).all()
+    assert (splits.groupby("label")["split"].nunique() == len(SHARES)).all()
+    shuffled = table.sample(frac=1, random_state=1)
+    assert split(shuffled, SHARES, seed).equals(splits)
+
+
+@given(st.lists(st.integers(2, 5), max_size=10), st.integers(0, 40), seeds)
+def test_shares_are_met_where_single_images_suffice(sizes, extra, seed):
+    # The split with most images due has room for the next group while the images to
+    # come are thrice its size: itself and two times as many single ones.
+    singles = max(2 * max(sizes, default=0), 3) + extra
+    splits = split(table_of([[0] * n for n in sizes] + [[0]] * singles), SHARES, seed)
+    assert_within_one_image(splits, 0)
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=2, max_size=4), max_size=6), seeds)
+def test_groups_of_several_classes_leave_every_class_its_shares(groups, seed):
+    grouped = sum(map(len, groups))  # fewer than any split is due, wherever they go
+    singles = [[label] for label in (0, 1) for _ in range(max(3, 5 * grouped))]
+    splits = split(table_of(groups + singles), SHARES, seed)
+    for label in (0, 1):
+        assert_within_one_image(splits, label)
+
+
+@given(st.integers(3, 200), seeds)
+def test_single_images_are_divided_by_largest_remainder(count, seed):
+    splits = split(table_of([[0]] * count), SHARES, seed)
+    assert_within_one_image(splits, 0)
+
+
+@pytest.mark.parametrize("sizes", [(34, 33, 33), (30, 30, 40), (98, 1, 1), (3, 3, 3)])
+def test_three_large_groups_reach_three_splits(sizes):
+    splits = split(table_of([[0] * size for size in sizes]), SHARES, 0)
+    assert splits["split"].nunique() == 3
+    assert counts_of(splits, 0)["train"] == max(sizes)
+
+
+def test_seed_decides():
+    table = table_of([[0]] * 50)
+    assert not split(table, SHARES, 1).equals(split(table, SHARES, 2))
+
+
+def test_a_table_from_disk_gives_the_same_splits(tmp_path):
+    table = table_of([[0, 0], [0], [0], [0]])
+    table.loc[4, ["kept", "near_group"]] = [False, pd.NA]
+    write_table(tmp_path / "duplicates.csv", table)
+    read = read_table(tmp_path / "duplicates.csv")
+    assert split(read, SHARES, 0).equals(split(table, SHARES, 0))
+
+
+@pytest.mark.parametrize(
+    ("groups", "found"),
+    [
+        ([[0]] * 5 + [[1]] * 2, "'class 1': found 2 images in 2 near"),
+        ([[0]] * 5 + [[1] * 9, [1]], "'class 1': found 10 images in 2 near"),
+    ],
+)
+def test_a_class_too_small_is_refused(groups, found):
+    with pytest.raises(InputError, match=found):
+        split(table_of(groups), SHARES, 0)
+
+
+def test_a_class_of_which_nothing_is_kept_is_refused():
+    table = table_of([[0]] * 5 + [[1]])
+    table.loc[5, ["kept", "near_group"]] = [False, pd.NA]
+    with pytest.raises(InputError, match="'class 1': found 0 images"):
+        split(table, SHARES, 0)
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"train": 0.6, "val": 0.2, "test": 0.3},
+        {"train": 1.0, "val": 0.0, "test": 0.0},
+    ],
+)
+def test_shares_must_divide_one(shares):
+    with pytest.raises(InputError, match="add up to 1"):
+        split(table_of([[0]] * 9), shares, 0)

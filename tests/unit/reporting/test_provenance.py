@@ -1,0 +1,180 @@
+"""What a result was made with is on record."""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+from hemagrid.reporting import provenance
+
+
+def test_config_reads_back_as_it_was_used(tmp_path):
+    config = {
+        "seed": 42,
+        "heads": {"cfg1": {"dense": [], "learning_rate": 1e-3, "batch_norm": False}},
+        "dataset": {"classes": ["lymphocyte", "Größe", "no", "007"], "path": None},
+    }
+    provenance.write_config(config, tmp_path / "config.yaml")
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == config
+    assert list(yaml.safe_load(text)) == list(config)
+    assert "Größe" in text
+
+
+def test_versions(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    provenance.write_versions(tmp_path / "versions.json")
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    assert list(versions)[:3] == ["Python", "system", "Keras backend"]
+    assert versions["Python"] == platform.python_version()
+    assert versions["Keras backend"] == "jax"
+    assert versions["numpy"] == np.__version__
+    assert versions["keras"] == keras.__version__
+
+
+def test_what_is_left_of_a_removed_package_does_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "broken-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    provenance.write_versions(tmp_path / "versions.json")
+    assert "numpy" in json.loads((tmp_path / "versions.json").read_text())
+
+
+def test_checksums(tmp_path):
+    contents = {"a": b"abc", "empty, or not": b"", "large": bytes(3_000_001)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    out = tmp_path / "checksums.csv"
+    provenance.write_checksums([tmp_path / name for name in contents], out)
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["file"]).name for row in rows] == list(contents)
+    assert [int(row["bytes"]) for row in rows] == [3, 0, 3_000_001]
+    # FIPS 180-2, appendix B.1.
+    assert rows[0]["sha256"] == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert rows[2]["sha256"] == hashlib.sha256(contents["large"]).hexdigest()
+    provenance.write_checksums([], out)
+    assert out.read_text() == "file,bytes,sha256\n"
+
+
+# What a study is run by.
+
+
+@pytest.fixture
+def repository(tmp_path, require_program):
+    """A git repository with one commit of one file; a function that runs git in it."""
+    require_program("git", "git")
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "tracked.py").write_text("1")
+
+    def git(*arguments):
+        name = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=0"]
+        command = ["git", *name, *arguments]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        return run.stdout.strip()
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    git("tag", "-m", "a name", "v1")
+    git.folder = folder
+    return git
+
+
+def test_the_commit_of_the_workflow(repository):
+    commit = repository("rev-parse", "HEAD")
+    tracked = repository.folder / "tracked.py"
+    assert provenance.commit_of(tracked) == (commit, False)
+    (repository.folder / "new.py").write_text("of no commit")
+    assert provenance.commit_of(tracked) == (commit, False)
+    tracked.write_text("2")
+    assert provenance.commit_of(tracked) == (commit, True)
+    repository("add", ".")
+    assert provenance.commit_of(tracked) == (commit, True)
+
+
+def test_where_nothing_is_tracked_there_is_no_commit(repository, tmp_path, monkeypatch):
+    (repository.folder / "new.py").write_text("of no commit")
+    assert provenance.commit_of(repository.folder / "new.py") == (None, None)
+    (tmp_path / "elsewhere.py").write_text("")
+    assert provenance.commit_of(tmp_path / "elsewhere.py") == (None, None)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert provenance.commit_of(repository.folder / "tracked.py") == (None, None)
+
+
+# Runs itself once more, as snakemake does for a job, and then a script of the job's.
+SNAKEMAKE = """\
+import subprocess, sys
+from pathlib import Path
+
+again = [Path(__file__).with_name("snakemake"), "--mode", "subprocess"]
+say = "from hemagrid import provenance; print(provenance.snakemake_command())"
+inner = ["-c", say] if "subprocess" in sys.argv else again
+subprocess.run([sys.executable, *inner], check=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "started", [["snakemake"], ["-m", "snakemake"], ["-B", "-m", "snakemake"]]
+)
+def test_the_command_is_that_of_the_outermost_snakemake(tmp_path, started):
+    for name in ("snakemake", "snakemake.py"):
+        (tmp_path / name).write_text(SNAKEMAKE)
+    if started == ["snakemake"]:
+        started = [str(tmp_path / "snakemake")]
+    given = ["--cores", "2", "--config", "path=a folder/$x.npz", "results/snakemake"]
+    printed = subprocess.run(
+        [sys.executable, *started, *given],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(provenance.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    quoted = "'path=a folder/$x.npz'"
+    assert printed == f"snakemake --cores 2 --config {quoted} results/snakemake\n"
+
+
+def test_without_snakemake_there_is_no_command():
+    assert provenance.snakemake_command() is None
+
+
+def test_the_machine(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA H200\necho NVIDIA H200\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    machine = provenance.host()
+    assert machine["gpus"] == ["NVIDIA H200", "NVIDIA H200"]
+    assert machine["cpu"].strip() and machine["cores"] == os.cpu_count()
+    assert 100 < machine["memory_mib"] < 10**8
+    # As it does without a driver.
+    program.write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
+    assert provenance.host()["gpus"] == []
+    program.unlink()
+    assert provenance.host()["gpus"] == []
+
+
+def test_the_record_holds_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("API_TOKEN", "hunter2-hunter2")
+    provenance.write_study(tmp_path / "study.json")
+    text = (tmp_path / "study.json").read_text()
+    study = json.loads(text)
+    assert list(study) == ["commit", "changed", "command", "host", "written"]
+    assert set(study["host"]) == {"cpu", "cores", "memory_mib", "gpus"}
+    assert "hunter2" not in text
+    written = datetime.fromisoformat(study["written"])
+    assert written.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
