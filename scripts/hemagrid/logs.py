@@ -1,57 +1,115 @@
-"""What a job says: everything into its log, the few lines a person follows also on screen."""
+"""Logging of jobs: everything into the job's log, the lines that a person follows on screen.
+
+The library logs through `logging.getLogger(__name__)`. In a job, `info` and above reach the
+terminal as bare lines and the log with a time stamp; `debug` reaches the log alone. What
+other libraries print goes into the log.
+"""
 
 import contextlib
 import errno
+import logging
 import os
 import sys
 import traceback
 
+from tqdm import tqdm
+
 from hemagrid.errors import InputError, Stopped
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+INTERVAL = 10  # seconds between two lines of progress
 
-
-_terminal = sys.stderr
-
-
-def progress(message):
-    """Print one line to the log and, where a job has redirected its output, to the terminal."""
-    print(message, flush=True)
-    if _terminal is not sys.stderr:
-        print(message, file=_terminal, flush=True)
+logger = logging.getLogger("hemagrid")
 
 
 @contextlib.contextmanager
 def job(log_path):
-    """Send a job's output, its libraries' included, to `log_path`.
+    """Send a job's output to `log_path` and end the job with one line about its failure.
 
-    An `InputError` ends the job with its text alone, as do `Stopped` and a full disk; any
-    other error leaves its traceback in the log. Either way one paragraph reaches the terminal
-    and the exit status is 1, so that a scheduler starts the job again.
+    `InputError`, `Stopped` and a full disk end the job with their message alone. Any other
+    error leaves its traceback in the log and a line on the terminal. The exit status is 1 in
+    each case, so that a scheduler may start the job again.
+
+    Args:
+        log_path: Path of the log file. It is overwritten.
     """
-    global _terminal
-    _terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(log, 1)
     os.dup2(log, 2)
+    _log_to(sys.stderr, "%(asctime)s %(message)s", logging.DEBUG)
+    _log_to(terminal, "%(message)s", logging.INFO)
     try:
         yield
     except InputError as error:
-        progress(f"Error: {error}")
+        logger.error("Error: %s", error)
         sys.exit(1)
     except Stopped as reason:
-        progress(f"Stopped: {reason}")
+        logger.error("Stopped: %s", reason)
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
-            progress(f"Error: {error}; free some space or raise the quota, and run again")
+            logger.error("Error: %s; free some space or raise the quota, and run again", error)
             sys.exit(1)
         traceback.print_exc()
-        print(
-            f"Error: {type(error).__name__}: {error}\nThe traceback is in {log_path}",
-            file=_terminal,
-            flush=True,
-        )
+        message = f"Error: {type(error).__name__}: {error}\nThe traceback is in {log_path}"
+        print(message, file=terminal, flush=True)
         sys.exit(1)
+
+
+def log_to_terminal():
+    """Send `info` and above to the standard error as bare lines, for a program of people's."""
+    _log_to(sys.stderr, "%(message)s", logging.INFO)
+
+
+def track(iterable, description, total=None, unit="images", step=1):
+    """Iterate over `iterable` and log how far it is, one line every `INTERVAL` seconds.
+
+    Args:
+        iterable: What to iterate over.
+        description: What is being done, such as "Embedding train".
+        total: Number of units in all. None stands for `len(iterable) * step`.
+        unit: Name of the units, in the plural.
+        step: Units per item. The last item may hold fewer.
+
+    Yields:
+        The items of `iterable`.
+    """
+    total = len(iterable) * step if total is None else total
+    with tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        file=_Lines(),
+        mininterval=INTERVAL,
+        maxinterval=INTERVAL,
+        bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {elapsed} so far, {remaining} left",
+        delay=INTERVAL,
+        leave=False,
+    ) as bar:
+        for item in iterable:
+            yield item
+            bar.update(min(step, total - bar.n))
+
+
+def _log_to(stream, layout, level):
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%d %H:%M:%S"))
+    handler.setLevel(level)
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+
+
+class _Lines:
+    """A stream for tqdm that logs each state of the bar as one line."""
+
+    def write(self, text):
+        text = text.strip()
+        if text:
+            logger.info(text)
+
+    def flush(self):
+        pass

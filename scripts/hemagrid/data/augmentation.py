@@ -14,6 +14,7 @@ applied at a rate of 10/11; AugMix's range of operations, which excludes transla
 """
 
 import hashlib
+import logging
 import os
 
 import numpy as np
@@ -21,8 +22,10 @@ import pandas as pd
 
 from hemagrid import io
 from hemagrid.data.seeded_layers import apply_one, image_generator, seeded_layers
-from hemagrid.logs import progress
 from hemagrid.names import TEST, TEST_AUGMENTED
+
+logger = logging.getLogger(__name__)
+
 
 POLICIES = ("randaugment", "augmix")
 
@@ -122,7 +125,7 @@ def augment(images, splits, subset, settings, assignment, seed, threads, out):
         augment_rows(pixels, table, settings, seed, array, threads)
         table["sha256"] = _digests(array)
     io.write_table(out["table"], table)
-    progress(f"{subset}: {len(table)} copies of {len(parents)} images")
+    logger.info(f"{subset}: {len(table)} copies of {len(parents)} images")
 
 
 def _plan(parents, copies, seed, assignment):

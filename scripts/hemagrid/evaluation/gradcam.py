@@ -3,6 +3,7 @@
 Grad-CAM is Selvaraju et al. 2017 (ICCV), section 3. It shows where, not why.
 """
 
+import logging
 from pathlib import Path
 
 import keras
@@ -14,9 +15,11 @@ from hemagrid import io
 from hemagrid.errors import InputError
 from hemagrid.evaluation import inference
 from hemagrid.evaluation.metrics import best_run, load_metrics
-from hemagrid.logs import progress
 from hemagrid.training import backend, embeddings
 from hemagrid.training.predictions import read_predictions
+
+logger = logging.getLogger(__name__)
+
 
 # Pictures of a class: so many right answers, and as many wrong ones.
 PER_CELL = 2
@@ -191,7 +194,7 @@ def explain(inputs, out, settings):
     with io.new_array(out["pictures"], lit.shape, lit.dtype) as array:
         array[:] = lit
     io.write_table(out["table"], table)
-    progress(f"{run}: {len(rows)} pictures of {subset}")
+    logger.info(f"{run}: {len(rows)} pictures of {subset}")
     return pictures, lit, table
 
 

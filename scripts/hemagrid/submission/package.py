@@ -5,14 +5,17 @@ scored by a process of its own that sees nothing else of this project.
 """
 
 import json
+import logging
 import shutil
 import zipfile
 from pathlib import Path
 
 from hemagrid import io
 from hemagrid.errors import InputError
-from hemagrid.logs import progress
 from hemagrid.reporting.text import size
+
+logger = logging.getLogger(__name__)
+
 
 MODEL = Path(__file__).with_name("templates") / "model.py"
 
@@ -45,7 +48,7 @@ def package(run, inputs, out):
             entry = _entry("model.keras", Path(inputs["model"]).stat().st_size)
             with archive.open(entry, "w") as network:
                 _copy_network(inputs["model"], network)
-    progress(f"{run}: packaged, {size(Path(out['submission']).stat().st_size)}")
+    logger.info(f"{run}: packaged, {size(Path(out['submission']).stat().st_size)}")
 
 
 def for_older_keras(config):

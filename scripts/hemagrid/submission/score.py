@@ -4,6 +4,7 @@ A package is a zip of two files: `model.py` with a class `Model`, and the networ
 scored by a process of its own that sees nothing else of this project.
 """
 
+import logging
 import re
 import signal
 import subprocess
@@ -21,7 +22,9 @@ from hemagrid.data.readers import copy_npz
 from hemagrid.errors import InputError
 from hemagrid.evaluation import metrics, statistics
 from hemagrid.io import class_names
-from hemagrid.logs import progress
+
+logger = logging.getLogger(__name__)
+
 
 _TAIL = 2000  # characters of what a failed package said last
 
@@ -80,7 +83,7 @@ def score(run, inputs, out, settings):
             "seconds": seconds,
         },
     )
-    progress(
+    logger.info(
         f"{run}: accuracy {100 * accuracy['value']:.1f} % on {len(labels)} images "
         f"({settings['set']}), from its package alone"
     )

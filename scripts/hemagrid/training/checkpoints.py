@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import socket
@@ -21,7 +22,9 @@ from filelock import SoftFileLease, Timeout
 
 from hemagrid import io
 from hemagrid.errors import InputError
-from hemagrid.logs import progress
+
+logger = logging.getLogger(__name__)
+
 
 FOLDER = Path("checkpoints")
 
@@ -87,7 +90,7 @@ class Checkpoint:
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, array, allow_pickle=False)
         except OSError as error:
-            progress(
+            logger.info(
                 f"{self.run}: the checkpoint could not be written: {error}. Training goes "
                 "on; if it is stopped before the next one, it repeats what came after the last"
             )
@@ -99,7 +102,7 @@ class Checkpoint:
         """
         for other in sorted(self.folder.glob("*.npz")):
             if other != self.path:
-                progress(
+                logger.info(
                     f"{self.run}: {other} is of other settings, data or code; it is not used"
                 )
         if not self.path.exists():
@@ -115,7 +118,7 @@ class Checkpoint:
         except Exception as error:
             aside = self.path.with_suffix(".set-aside")
             os.replace(self.path, aside)
-            progress(
+            logger.info(
                 f"{self.run}: {self.path} is no checkpoint of this run ({error}); set aside "
                 f"as {aside.name}, training starts anew"
             )
@@ -143,7 +146,7 @@ def compute_once(run, key, out, record, compute, folder=FOLDER):
     """
     with one_writer(run, folder) as still_ours:
         if _complete(out, record, key):
-            progress(f"{run}: another process has finished this meanwhile")
+            logger.info(f"{run}: another process has finished this meanwhile")
             return
         for path in out.values():
             io.remove_temporaries(path)
@@ -195,7 +198,7 @@ def _wait_for(lock, run, holder, lease):
             lock.acquire(timeout=patience)
             return
         except Timeout:
-            progress(
+            logger.info(
                 f"{run}: {_named(_read(holder))} is training this run; waiting until it has "
                 f"finished, or has shown no sign of life for {lease:.0f} s"
             )

@@ -5,13 +5,17 @@ once: by the trunk, and from its activations by the top. Features are float32: h
 would change what is learned from them.
 """
 
+import logging
+
 import numpy as np
 
 from hemagrid import io
-from hemagrid.logs import progress
 from hemagrid.models import backbones
 from hemagrid.names import TRAIN, VAL
 from hemagrid.training import backend
+
+logger = logging.getLogger(__name__)
+
 
 # Fixed, because features differ in the last bit between batch sizes.
 BATCH = 64
@@ -67,4 +71,4 @@ def cache_features(settings, precision, inputs, out):
     for subset, pixels in images.items():
         paths = (out[f"{kind}_{subset}"] for kind in ("activations", "embeddings"))
         write_features(trunk, top, pixels, *paths)
-        progress(f"{application}: {subset}: {len(pixels)} images embedded")
+        logger.info(f"{application}: {subset}: {len(pixels)} images embedded")

@@ -7,6 +7,7 @@ mathematics as training through the frozen network.
 """
 
 import itertools
+import logging
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -16,9 +17,11 @@ import pandas as pd
 
 from hemagrid import io
 from hemagrid.errors import InputError, Stopped
-from hemagrid.logs import progress
 from hemagrid.training import embeddings, jobs, step_loop
 from hemagrid.training.optimizers import build_optimizer
+
+logger = logging.getLogger(__name__)
+
 
 # As Keras clips probabilities in its own cross-entropy.
 EPSILON = 1e-7
@@ -147,7 +150,7 @@ class Trainer:
         phases=(),
         checkpoint=None,
         weight_decay=None,
-        say=progress,
+        say=logger.info,
     ):
         self.run, self.settings, self.classes, self.seed = run, settings, classes, seed
         self.phases, self.checkpoint = phases, checkpoint
@@ -193,7 +196,7 @@ class Trainer:
         position = Position(**facts["position"])
         for name, variable in _variables(phase.model).items():
             variable.assign(arrays[name])
-        progress(
+        logger.info(
             f"{self.run:24} {phase.name:18} goes on in epoch {position.epoch}"
             f" after step {len(position.steps)}"
         )
@@ -268,7 +271,7 @@ class Trainer:
         )
         if self.best is None:
             raise InputError(found)
-        progress(f"{found}. The phase ends here, the best weights so far are kept")
+        logger.info(f"{found}. The phase ends here, the best weights so far are kept")
         # Neither the answers of a network that computes no numbers are any.
         row |= dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"))
 

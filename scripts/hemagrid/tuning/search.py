@@ -7,6 +7,7 @@ same order.
 """
 
 import functools
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -20,12 +21,14 @@ from hemagrid import io
 from hemagrid.config.hyperband import bracket_sizes, expected_trials, rates
 from hemagrid.errors import InputError, Stopped
 from hemagrid.io import class_names
-from hemagrid.logs import progress
 from hemagrid.models.heads import build_head
 from hemagrid.names import TRAIN, VAL
 from hemagrid.training import backend, checkpoints, jobs, run
 from hemagrid.training.trainer import Examples, Phase, Trainer
 from hemagrid.tuning.trials import best_trial
+
+logger = logging.getLogger(__name__)
+
 
 COLUMNS = [
     "trial",
@@ -231,7 +234,9 @@ class _Search:
         self.rows = facts["trials"]
         for name in sorted(arrays):
             self.weights.setdefault(int(name.split("_")[1]), []).append(arrays[name])
-        progress(f"search {self.run:24} goes on after trial {self._count(len(self.rows) - 1)}")
+        logger.info(
+            f"search {self.run:24} goes on after trial {self._count(len(self.rows) - 1)}"
+        )
 
     def _check_replayed(self, number, values):
         if values != self.rows[number]["values"]:
@@ -257,7 +262,7 @@ class _Search:
             self.classes,
             self.settings["seed"],
             weight_decay=head["weight_decay"],
-            say=print,
+            say=logger.debug,
         )
         epochs = row["epochs"] - row["initial_epoch"]
         trainer.fit(
@@ -300,7 +305,7 @@ class _Search:
     def _report(self):
         row, best = self.rows[-1], best_trial(pd.DataFrame(self.rows))
         decay = "" if row["weight_decay"] is None else f"decay {row['weight_decay']:<6g}  "
-        progress(
+        logger.info(
             f"search {self.run:24} trial {self._count(row['trial']):>7}  "
             f"bracket {row['bracket']} round {row['round']}  "
             f"Dense {_listed(row['dense']) or 'none':14} "
