@@ -1,0 +1,137 @@
+"""The report of the runs that are finished by now, written without running any job."""
+
+import tempfile
+from pathlib import Path
+
+from hemagrid import names
+from hemagrid.config import grid
+from hemagrid.errors import InputError
+from hemagrid.io import open_images, read_table
+from hemagrid.reporting import page, pictures, provenance, resources, tables
+from hemagrid.tuning import finalists
+
+
+def report_finished(config, out):
+    """Write the report of the runs that are finished in the current folder.
+
+    It reads what is there and writes `out` alone: nothing is trained, fetched or removed, and
+    no table of the study is touched. Runs without metrics are named as missing.
+
+    Args:
+        config: The validated configuration.
+        out: Path of the HTML page.
+
+    Returns:
+        The names of the runs that are missing, in the order of the grid.
+
+    Raises:
+        InputError: The data set has not been split yet, or two runs did not predict on the
+            same images.
+    """
+    if absent := [path for path in (names.IMAGES, names.AUDIT) if not Path(path).exists()]:
+        raise InputError(
+            f"{' and '.join(absent)}: not found in {Path.cwd()}, expected a study whose images "
+            "have been split; start it with snakemake, or change to its folder"
+        )
+    planned = [*grid.grid(config), *_tuned_runs(config)]
+    missing = [run for run in planned if not _exists(names.METRICS, run=run)]
+    runs = [run for run in planned if run not in missing]
+    inputs = {
+        "images": names.IMAGES,
+        "audit": names.AUDIT,
+        "metrics": _existing(names.METRICS, [*runs, *names.CONTROLS]),
+        "predictions": _existing(names.PREDICTIONS, runs),
+        "confusion": _existing(names.CONFUSION, runs),
+        "history": _existing(names.HISTORY, runs),
+        "codabench": _existing(names.SCORE, config["codabench"]["runs"]),
+    }
+    optional = {
+        "explanation": names.EXPLAINED_TABLE,
+        "explained": names.EXPLAINED_PICTURES,
+        "versions": names.VERSIONS,
+        "study": names.STUDY,
+        "checksums": names.CHECKSUMS,
+    }
+    for subset in grid.evaluated_subsets(config)[1:]:
+        optional[f"images_{subset}"] = names.SUBSET_IMAGES.format(subset=subset)
+    inputs |= {name: path for name, path in optional.items() if Path(path).exists()}
+    with tempfile.TemporaryDirectory() as folder:
+        inputs |= _compare(config, inputs, runs, Path(folder))
+        page.write_report(
+            out, inputs, select_by=config["tuning"]["select_by"], missing=missing
+        )
+    return missing
+
+
+def _compare(config, inputs, runs, folder):
+    """Compare the finished runs; write the tables into `folder` and return their paths."""
+    made = {
+        name: folder / f"{name}.csv"
+        for name in ("grid", "heads", "best_heads", "winner", "resources")
+    }
+    tuning = config["tuning"]
+    settings = {
+        "select_by": tuning["select_by"],
+        "bootstrap": config["evaluation"]["bootstrap"],
+        "seed": config["seed"],
+    }
+    tables.aggregate(
+        inputs["metrics"],
+        made | {"headline": folder / "headline.txt"},
+        tuning["select_by"],
+        config["published"],
+        heads={name: config["heads"][name] for name in config["grid"]["heads"]},
+        reported=config["codabench"]["scores"],
+        codabench=inputs["codabench"],
+    )
+    tables.compare_with_winner(inputs, made, settings)
+    resources.write_usage(names.BENCHMARKS, made["resources"])
+    provenance.write_config(config, folder / "config.yaml")
+    made["config"] = folder / "config.yaml"
+    copies = names.SUBSET_TABLE.format(subset=names.TRAIN)
+    augmented = names.SUBSET_IMAGES.format(subset=names.TRAIN)
+    if Path(copies).exists() and Path(augmented).exists():
+        made["contact_sheet"] = folder / "contact_sheet.png"
+        pictures.write_contact_sheet(
+            open_images(names.IMAGES),
+            open_images(augmented),
+            read_table(copies),
+            made["contact_sheet"],
+        )
+    tuned = [run for run in runs if run in _tuned_runs(config)]
+    if tuned and Path(names.FINALISTS).exists():
+        out = {part: folder / f"tuned_{part}.csv" for part in ("heads", "runs", "gain")}
+        tables.compare_tuned(
+            inputs | {"heads": _existing(names.FOUND_HEAD, tuned)},
+            out,
+            settings
+            | {
+                "published": config["published"],
+                "codabench": config["codabench"]["scores"],
+            },
+        )
+        made |= {
+            "finalists": names.FINALISTS,
+            "trials": _existing(names.TRIALS, tuned),
+            "tuned_heads": out["heads"],
+            "tuned_runs": out["runs"],
+            "tuning_gain": out["gain"],
+        }
+    return made
+
+
+def _tuned_runs(config):
+    """Name the tuned runs of the study; none before its finalists are known."""
+    chosen = config["tuning"]["backbones"]
+    if chosen is None:
+        known = Path(names.FINALISTS).exists()
+        chosen = finalists.read(names.FINALISTS) if known else []
+    return list(grid.tuned_runs(config, chosen))
+
+
+def _exists(pattern, **wildcards):
+    return Path(pattern.format(**wildcards)).exists()
+
+
+def _existing(pattern, runs):
+    return [pattern.format(run=run) for run in runs if _exists(pattern, run=run)]
