@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from hemagrid.evaluation.metrics import with_bounds
 from hemagrid.io import replacing, write_text
 from hemagrid.names import HOLDOUT, SUBSET_TITLES, TEST, TEST_AUGMENTED, TRAIN, VAL
-from hemagrid.reporting import tables, text
+from hemagrid.reporting import text
 from hemagrid.tuning.trials import best_trial
 
 # Okabe & Ito's colours (Color Universal Design, 2008), told apart by every kind of colour
@@ -551,11 +550,31 @@ def accuracy_chart(grid):
 
 def _accuracies(grid, subset):
     """List the runs that were evaluated on a subset, with their accuracy and interval in %."""
-    columns = with_bounds(f"{subset}_accuracy_pct")
+    columns = [f"{subset}_accuracy_pct{bound}" for bound in ("", "_low", "_high")]
     known = grid.reindex(columns=["run", *columns]).dropna()
     known["shown"] = list(text.shown(known[columns]).iloc[:, 0])
     known.columns = ["run", "accuracy", "low", "high", "shown"]
     return known.assign(subset=SUBSET_TITLES[subset])
+
+
+def pareto_front(cost, score):
+    """Mark the rows that no other row beats.
+
+    A row beats another if it costs no more, scores no less, and is not equal in both; equal
+    rows share the front. A row with a NaN is not on the front and beats no other.
+
+    Args:
+        cost: float (n,).
+        score: float (n,).
+
+    Returns:
+        bool (n,).
+    """
+    cost, score = np.asarray(cost, float), np.asarray(score, float)
+    no_worse = (cost[:, None] <= cost) & (score[:, None] >= score)
+    differs = (cost[:, None] != cost) | (score[:, None] != score)
+    beaten = (no_worse & differs).any(axis=0)
+    return ~(beaten | np.isnan(cost) | np.isnan(score))
 
 
 _PANEL = 340, 320  # width and height of a panel of `cost_chart`
@@ -587,7 +606,7 @@ def cost_chart(grid):
     runs["label"] = runs["head"].fillna(runs["run"])
     runs = runs.fillna({"backbone": "CNN", "head": "none"})
     runs["time"] = runs["training_seconds"].map(text.duration)
-    fronts = {cost: tables.pareto_front(runs[cost], runs["accuracy"]) for cost in _COSTS}
+    fronts = {cost: pareto_front(runs[cost], runs["accuracy"]) for cost in _COSTS}
     said = f"Accuracy on {images} images against the cost of {len(runs)} runs"
     for cost, front in fronts.items():
         best = ", ".join(runs.loc[front, "run"]) or "none"

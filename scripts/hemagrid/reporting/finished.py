@@ -57,9 +57,7 @@ def report_finished(config, out):
     inputs |= {name: path for name, path in optional.items() if Path(path).exists()}
     with tempfile.TemporaryDirectory() as folder:
         inputs |= _compare(config, inputs, runs, Path(folder))
-        page.write_report(
-            out, inputs, select_by=config["tuning"]["select_by"], missing=missing
-        )
+        page.write_report(out, inputs, select_by=config["tuning"]["select_by"], missing=missing)
     return missing
 
 

@@ -1,28 +1,25 @@
-"""Pictures for the report: which images to show of a run, each of them held once."""
+"""Pictures of the report: data URIs, the album of matrix cells, and sheets as PNG."""
 
 import base64
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hemagrid import io
+from hemagrid.reporting.text import shorten
 
-SIDE = 96  # pixels at most: the size on the page
+SIDE = 96  # pixels: at most on the page, at least on the Grad-CAM sheet
+GAP = 4  # pixels between the pictures of a sheet
+PARENTS = 2  # originals per class on a contact sheet
 
-
-_QUALITY = 85
+_QUALITY = 85  # of JPEG
+_FONT_SIZE = 12
 
 
 def data_uri(content, media_type):
-    """Return bytes as a data URI, which an <img> shows and which asks nobody for anything."""
+    """Return bytes as a data URI, which an <img> shows without loading anything."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def picture_file(path):
-    """Read a PNG file as a data URI."""
-    return data_uri(Path(path).read_bytes(), "image/png")
 
 
 def picture(pixels):
@@ -35,9 +32,15 @@ def picture(pixels):
 
 
 def mistakes(labels, probabilities, count):
-    """Return the rows of the `count` most confident wrong answers, int (m,), m <= count.
+    """Find the most confident wrong answers.
 
-    labels: int (n,); probabilities: float (n, k). Of equals the first.
+    Args:
+        labels: True classes, int (n,).
+        probabilities: float (n, k).
+        count: Number of rows to return at most.
+
+    Returns:
+        Row numbers, int (m,), the most confident first, ties in their order.
     """
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     confidence = probabilities[wrong].max(axis=1)
@@ -45,10 +48,11 @@ def mistakes(labels, probabilities, count):
 
 
 class Album:
-    """Pictures of subsets, each held once however many runs show it.
+    """Pictures of several subsets; each is held once, however many runs show it.
 
-    images: {subset: uint8 (N, H, W, 3)}. At most `limit` pictures are held: it bounds the
-    page, whatever the size of the study.
+    Args:
+        images: {subset: uint8 (N, H, W, 3)}.
+        limit: Number of pictures to hold at most. It bounds the size of the page.
     """
 
     def __init__(self, images, limit):
@@ -56,13 +60,21 @@ class Album:
         self.numbers, self.pictures = {}, []
 
     def cells(self, subset, labels, probabilities, count):
-        """Choose up to `count` pictures for each cell of a confusion matrix.
+        """Choose pictures for each cell of a confusion matrix.
 
-        Returns {(true, predicted): [(number, confidence)]}: the number of a picture of the
-        album and the probability of the predicted class. Pictures that are held already come
-        first, because they cost nothing; of the others the most confident answers. Cells are
-        served in turn, one picture each, so that the limit falls on all of them alike; wrong
-        answers are served before right ones.
+        Pictures that the album already holds come first, because they cost nothing; among the
+        others, the most confident answers do. Cells take turns, one picture each, so that the
+        limit affects all of them alike; wrong answers take their turn before right ones.
+
+        Args:
+            subset: Name of the subset.
+            labels: True classes, int (n,).
+            probabilities: float (n, k).
+            count: Number of pictures per cell at most.
+
+        Returns:
+            {(true, predicted): [(number, confidence)]}: the number of a picture in `pictures`
+            and the probability of the predicted class.
         """
         predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
         order = np.argsort(-confidence, kind="stable")
@@ -74,76 +86,50 @@ class Album:
         chosen = {}
         for turn in range(count):
             for cell in sorted(queues, key=lambda cell: cell[0] == cell[1]):
-                if turn < len(queues[cell]):
-                    row = queues[cell][turn]
-                    number = self._number(subset, row)
-                    if number is not None:
-                        chosen.setdefault(cell, []).append((number, float(confidence[row])))
+                if turn >= len(queues[cell]):
+                    continue
+                row = queues[cell][turn]
+                if (subset, row) not in self.numbers:
+                    if len(self.pictures) >= self.limit:
+                        continue
+                    self.numbers[subset, row] = len(self.pictures)
+                    self.pictures.append(picture(self.images[subset][row]))
+                number = self.numbers[subset, row]
+                chosen.setdefault(cell, []).append((number, float(confidence[row])))
         return chosen
-
-    def _number(self, subset, row):
-        """Return the number of a picture, None where the album is full and lacks it."""
-        key = subset, row
-        if key not in self.numbers and len(self.pictures) < self.limit:
-            self.numbers[key] = len(self.pictures)
-            self.pictures.append(picture(self.images[subset][row]))
-        return self.numbers.get(key)
-
-
-# Parents shown per class.
-PER_CLASS = 2
-
-
-GAP = 4
 
 
 def write_contact_sheet(images, augmented, table, out):
-    """Write a PNG: a row per class, in it originals, each followed by its copies.
+    """Write a PNG with a row per class: originals, each followed by its augmented copies.
 
-    `images` (the originals) and `augmented` are uint8 (N, S, S, 3) arrays; `table` is the
-    subset's table.
+    Args:
+        images: The originals, uint8 (N, S, S, 3).
+        augmented: The copies, uint8 (M, S, S, 3).
+        table: Table of the augmented subset, with `id`, `parent_id` and `label`.
+        out: Path of the PNG.
     """
     rows = []
     for _, members in table.groupby("label", sort=True):
-        parents = members["parent_id"].unique()[:PER_CLASS]
         tiles = []
-        for parent in parents:
+        for parent in members["parent_id"].unique()[:PARENTS]:
             copies = members.loc[members["parent_id"] == parent, "id"]
             tiles += [images[parent], *augmented[copies.to_numpy()], None]
         rows.append(tiles[:-1])
-    with io.replacing(out) as temporary:
-        Image.fromarray(tiled(rows, images.shape[1])).save(temporary)
-
-
-def tiled(rows, size):
-    """Lay lists of tiles out as one picture, uint8 (H, W, 3), on white.
-
-    A tile is uint8 (size, size, 3), None leaves its place empty.
-    """
-    columns = max(len(tiles) for tiles in rows)
-    sheet = np.full(
-        (len(rows) * (size + GAP) - GAP, columns * (size + GAP) - GAP, 3), 255, "uint8"
-    )
-    for y, tiles in enumerate(rows):
-        for x, tile in enumerate(tiles):
-            if tile is not None:
-                top, left = y * (size + GAP), x * (size + GAP)
-                sheet[top : top + size, left : left + size] = tile
-    return sheet
-
-
-SIDE = 96  # pixels that a picture of the sheet has at least
-
-
-_FONT_SIZE = 12
+    _write_sheet(rows, images.shape[1], out)
 
 
 def draw_sheet(pictures, spotlights, table, out):
-    """Write a PNG: a row per true class, right answers left, wrong ones right.
+    """Write the Grad-CAM sheet, a PNG with a row per true class.
 
-    Each picture stands beside its spotlight; behind the two of a wrong answer stands what
-    was predicted. `pictures` and `spotlights` are uint8 (N, S, S, 3); `table` holds `true`,
-    `predicted`, `confidence` (0-1) and `right` ("true" or "false") of each, in this order.
+    Right answers stand left, wrong ones right. Each picture is followed by its spotlight, and
+    a wrong answer by what was predicted.
+
+    Args:
+        pictures: uint8 (N, S, S, 3).
+        spotlights: uint8 (N, S, S, 3).
+        table: Data frame with `true`, `predicted`, `confidence` (0-1) and `right` ("true" or
+            "false"), one row per picture.
+        out: Path of the PNG.
     """
     factor = -(-SIDE // pictures.shape[1])
     pictures, spotlights = (
@@ -163,19 +149,28 @@ def draw_sheet(pictures, spotlights, table, out):
                 wrong += [*pair, said]
         right += [None] * (2 * most - len(right))
         rows.append([_label([true], side), *right, None, *wrong])
+    _write_sheet(rows, side, out)
+
+
+def _write_sheet(rows, side, out):
+    """Write rows of tiles, uint8 (side, side, 3) or None for an empty place, on white."""
+    step = side + GAP
+    width = max(len(tiles) for tiles in rows)
+    sheet = np.full((len(rows) * step - GAP, width * step - GAP, 3), 255, "uint8")
+    for y, tiles in enumerate(rows):
+        for x, tile in enumerate(tiles):
+            if tile is not None:
+                sheet[y * step : y * step + side, x * step : x * step + side] = tile
     with io.replacing(out) as temporary:
-        Image.fromarray(tiled(rows, side)).save(temporary)
+        Image.fromarray(sheet).save(temporary)
 
 
 def _label(lines, side):
-    """Draw lines of text, each cut to fit, on a white square: uint8 (side, side, 3)."""
-    square = Image.new("RGB", (side, side), "white")
+    """Draw lines of text, each shortened to fit, on a white tile."""
+    tile = Image.new("RGB", (side, side), "white")
     font = ImageFont.load_default(_FONT_SIZE)
-    drawing = ImageDraw.Draw(square)
+    drawing = ImageDraw.Draw(tile)
     for place, line in enumerate(lines):
-        if font.getlength(line) > side:
-            while font.getlength(line + "...") > side:
-                line = line[:-1]
-            line += "..."
+        line = shorten(line, side, font.getlength)
         drawing.text((0, 1.5 * _FONT_SIZE * place), line, fill="black", font=font)
-    return np.asarray(square)
+    return np.asarray(tile)

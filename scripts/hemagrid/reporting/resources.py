@@ -1,8 +1,8 @@
-"""What jobs asked for and what they used, from the benchmark files that Snakemake wrote.
+"""What jobs asked for and what they used, read from Snakemake's benchmark files.
 
-With `benchmark-extended: true` in a profile those hold what was requested as well, by this
-very attempt. A benchmark file is written when a job succeeds; its memory is sampled, every
-half a second at first and every half a minute later, so a short peak may be missed.
+With `benchmark-extended: true` in a profile, a benchmark file also holds what that attempt
+asked for. Snakemake writes it when a job succeeds. It samples memory every half second at
+first and every half minute later, so a short peak may be missed.
 """
 
 import ast
@@ -12,21 +12,24 @@ from pathlib import Path
 import pandas as pd
 
 from hemagrid.io import read_sparse, write_table
-from hemagrid.reporting.text import duration
+from hemagrid.reporting.text import DASH, duration
 
-# In each, requested stands beside used: megabytes (of 10^6 bytes) and minutes.
+# Memory in megabytes (10^6 bytes), time in minutes.
 COLUMNS = ["rule", "job", "threads", "gpus", "requested_mem_mb", "used_mem_mb"]
 COLUMNS += ["requested_minutes", "used_minutes", "cpu_minutes"]
-
 
 _MB_PER_MIB = 1.048576
 
 
 def usage_table(folder):
-    """Return one row per benchmark file below `folder`, sorted by rule and job.
+    """Gather what jobs asked for and used.
 
-    `benchmarks/{rule}.tsv` and `benchmarks/{rule}/{job}.tsv` name the job. What a file does
-    not tell is missing; a file that is no benchmark is left out.
+    Args:
+        folder: Folder of benchmark files, `{rule}.tsv` or `{rule}/{job}.tsv`.
+
+    Returns:
+        A data frame of `COLUMNS`, one row per benchmark file, sorted by rule and job. What a
+        file does not say is missing; files that are not benchmarks are ignored.
     """
     rows = []
     for path in sorted(Path(folder).rglob("*.tsv")):
@@ -47,10 +50,10 @@ def read_usage(path):
 
 
 def summary(table):
-    """Return one row per rule of a `usage_table`, as text for people.
+    """Lay out a `usage_table` per rule, as text for people.
 
-    Memory and time are those of the job that came nearest to what it asked for, or of the
-    largest one where no job says what it asked for; "time in all" adds the jobs up.
+    Memory and time are those of the job that came closest to what it asked for, or of the
+    largest job if none says what it asked for. "time in all" is the sum over the jobs.
     """
     rows = []
     for rule, jobs in table.groupby("rule"):
@@ -63,17 +66,17 @@ def summary(table):
                 "time": _tightest(jobs, "minutes", _minutes),
                 "time in all": _minutes(jobs["used_minutes"].sum()),
                 "CPU time": _minutes(jobs["cpu_minutes"].sum()),
-                "GPU time": _minutes(gpu_minutes) if gpu_minutes else _DASH,
+                "GPU time": _minutes(gpu_minutes) if gpu_minutes else DASH,
             }
         )
     return pd.DataFrame(rows)
 
 
 def totals(table):
-    """Add a `usage_table` up: {"jobs", "wall_hours", "cpu_hours", "gpu_hours"}.
+    """Add up a `usage_table`: {"jobs", "wall_hours", "cpu_hours", "gpu_hours"}.
 
-    Jobs ran side by side, so the study took less time than all their wall time. A job whose
-    GPUs are unknown counts as one without.
+    Jobs run side by side, so a study takes less time than its `wall_hours`. A job whose GPUs
+    are unknown counts as one without.
     """
     return {
         "jobs": len(table),
@@ -84,19 +87,17 @@ def totals(table):
 
 
 def shown(table):
-    """Return one row per job of a `usage_table`, as text for people."""
-    units = {"mem_mb": ("memory", _megabytes), "minutes": ("time", _minutes)}
+    """Lay out a `usage_table` per job, as text for people."""
     columns = {"job": (table["rule"] + " " + table["job"]).str.strip()}
-    for amount, (name, text) in units.items():
-        columns[f"{name} used"] = table[f"used_{amount}"].map(text, na_action="ignore")
-        columns[f"{name} asked for"] = table[f"requested_{amount}"].map(
-            text, na_action="ignore"
-        )
+    for amount, name, spelled in (
+        ("mem_mb", "memory", _megabytes),
+        ("minutes", "time", _minutes),
+    ):
+        for kind, said in (("used", "used"), ("requested", "asked for")):
+            cells = table[f"{kind}_{amount}"].map(spelled, na_action="ignore")
+            columns[f"{name} {said}"] = cells
     columns["CPU time"] = table["cpu_minutes"].map(_minutes, na_action="ignore")
-    return pd.DataFrame(columns, dtype=object).fillna(_DASH)
-
-
-_DASH = "\N{EN DASH}"
+    return pd.DataFrame(columns, dtype=object).fillna(DASH)
 
 
 def _gpu_minutes(jobs):
@@ -111,26 +112,27 @@ def _minutes(amount):
     return duration(60 * amount)
 
 
-def _tightest(jobs, amount, text):
+def _tightest(jobs, amount, spelled):
     """Say "used of requested (share)" for the job with the largest share."""
     used, requested = jobs[f"used_{amount}"], jobs[f"requested_{amount}"]
     share = (used / requested).dropna()
     if share.empty:
-        return text(used.max()) if used.notna().any() else _DASH
+        return spelled(used.max()) if used.notna().any() else DASH
     job = share.idxmax()
-    return f"{text(used[job])} of {text(requested[job])} ({100 * share[job]:.0f} %)"
+    return f"{spelled(used[job])} of {spelled(requested[job])} ({100 * share[job]:.0f} %)"
 
 
 def _read(path):
-    """Return what the last record of a benchmark file tells, or nothing."""
+    """Return what the last record of a benchmark file says, or None."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             *_, record = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         resources = ast.literal_eval(record.get("resources") or "{}")
         memory = _number(record["max_rss"])
+        gpus = resources.get("gpu", 0) or int("gpu" in str(resources.get("gres", "")))
         return {
             "threads": _number(record.get("threads")),
-            "gpus": _gpus(resources) if resources else None,
+            "gpus": gpus if resources else None,
             "requested_mem_mb": _number(resources.get("mem_mb")),
             "used_mem_mb": memory and memory * _MB_PER_MIB,
             "requested_minutes": _number(resources.get("runtime")),
@@ -141,12 +143,8 @@ def _read(path):
         return None
 
 
-def _gpus(resources):
-    return resources.get("gpu", 0) or int("gpu" in str(resources.get("gres", "")))
-
-
 def _number(text):
-    """Return a number, or None for what is no number: `NA` of a job too short to sample."""
+    """Return a number, or None for anything else, such as the `NA` of a very short job."""
     try:
         return float(text)
     except (TypeError, ValueError):

@@ -1,31 +1,32 @@
-"""The study's tables: the heads, every run in one grid, and the best head of each model."""
+"""The tables of a study as data frames and files: values here, their spelling in `text`."""
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from hemagrid.evaluation.comparisons import (
-    tuning_gain_table,
-    winner_table,
-)
+from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
 from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
 from hemagrid.io import read_json, read_sparse, write_table, write_text
 from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, TUNED_HEADS, VAL
-from hemagrid.reporting import text
 from hemagrid.reporting.reference import (
     published_configurations,
     published_heads,
     published_tuned,
 )
-from hemagrid.reporting.text import SCORES, listed, shorten, shown, spell
+from hemagrid.reporting.text import SCORES, aligned, listed, shorten, shown, spell
+
+_COST = ("parameters", "peak_memory_mib", "images_per_second")
 
 
 def codabench_scores(reported, scored):
-    """Gather the scores on the challenge's hidden test set: {run: {"pct", "source"}}.
+    """Gather the Codabench scores of runs.
 
-    reported: {run: %}, read off the leaderboard. scored: paths of codabench.json, made here;
-    one that does not exist is left out. The leaderboard wins where both are known.
+    Args:
+        reported: {run: %}, as the leaderboard gave them.
+        scored: Paths of codabench.json files; those that do not exist are ignored.
+
+    Returns:
+        {run: {"pct", "source"}}. A reported score replaces one that was computed here.
     """
     here = {
         Path(path).parent.name: {
@@ -39,10 +40,11 @@ def codabench_scores(reported, scored):
 
 
 def with_codabench(table, scores):
-    """Add `codabench_pct` and `codabench_source` to a table with a column `run`.
+    """Add `codabench_pct` and `codabench_source` to a table, unless no run has a score.
 
-    `scores` is as `codabench_scores` returns it, or None. A table none of whose runs has a
-    score stays as it is.
+    Args:
+        table: Data frame with a column `run`.
+        scores: What `codabench_scores` returns, or None.
     """
     of_rows = [(scores or {}).get(run) for run in table["run"]]
     if not any(of_rows):
@@ -54,69 +56,57 @@ def with_codabench(table, scores):
 
 
 def grid_table(metrics, codabench=None):
-    """Build the table of all runs: one row for each {run: metrics or None}, in order.
+    """Build the table of all runs.
 
-    Columns ending in `_pct` are in %, `gap_points` (test minus augmented test
-    accuracy) in percentage points; `_low` and `_high` bound the 95 % interval. A
-    missing run keeps its row, with no numbers. `codabench` is as in `with_codabench`.
+    Args:
+        metrics: {run: content of metrics.json, or None if the run is missing}.
+        codabench: What `codabench_scores` returns, or None.
+
+    Returns:
+        A data frame with one row per run, in the order given; a missing run has a row without
+        numbers. Columns that end in `_pct` are in %, `gap_points` (test minus augmented test
+        accuracy) is in percentage points, `_low` and `_high` bound 95 % intervals.
     """
-    subsets = [
-        subset
-        for subset in SUBSET_TITLES
-        if any(subset in m["subsets"] for m in metrics.values() if m)
-    ]
+    known = [m for m in metrics.values() if m]
+    subsets = [s for s in SUBSET_TITLES if any(s in m["subsets"] for m in known)]
     columns = ["run", "kind", "backbone", "head"]
     for subset in subsets:
         for score in SCORES:
             column = f"{subset}_{score}_pct"
-            bare = score == "calibration_error"
-            columns += [column] if bare else with_bounds(column)
+            columns += [column] if score == "calibration_error" else with_bounds(column)
     columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
     columns += ["images_per_second"]
-    table = pd.DataFrame([_row(run, m) for run, m in metrics.items()], columns=columns)
-    return with_codabench(table.astype({"parameters": "Int64"}), codabench)
-
-
-def _row(run, metrics):
-    if metrics is None:
-        return {"run": run, "kind": "missing"}
-    row = {"run": run} | {key: metrics[key] for key in ("kind", "backbone", "head")}
-    for subset, scores in metrics["subsets"].items():
-        for score in SCORES:
-            put(row, f"{subset}_{score}_pct", scores[score])
-    accuracies = {
-        subset: scores["accuracy"]["value"] for subset, scores in metrics["subsets"].items()
-    }
-    if {TEST, TEST_AUGMENTED} <= accuracies.keys():
-        row["gap_points"] = 100 * (accuracies[TEST] - accuracies[TEST_AUGMENTED])
-    if cost := metrics["cost"]:
-        row |= {key: cost[key] for key in _COST}
-        row["training_seconds"] = sum(p["seconds"] for p in cost["phases"].values())
-    return row
-
-
-_COST = ("parameters", "peak_memory_mib", "images_per_second")
-
-
-def pareto_front(cost, score):
-    """Mark the rows that no other row beats: bool (n,), of cost and score, float (n,).
-
-    One row beats another that costs no less and scores no higher, if it differs in either;
-    equal rows share the front. A row with a NaN is never on it and beats none.
-    """
-    cost, score = np.asarray(cost, float), np.asarray(score, float)
-    no_worse = (cost[:, None] <= cost) & (score[:, None] >= score)
-    differs = (cost[:, None] != cost) | (score[:, None] != score)
-    beaten = (no_worse & differs).any(axis=0)
-    return ~(beaten | np.isnan(cost) | np.isnan(score))
+    rows = []
+    for run, m in metrics.items():
+        if m is None:
+            rows.append({"run": run, "kind": "missing"})
+            continue
+        row = {"run": run} | {key: m[key] for key in ("kind", "backbone", "head")}
+        for subset, scores in m["subsets"].items():
+            for score in SCORES:
+                put(row, f"{subset}_{score}_pct", scores[score])
+        if {TEST, TEST_AUGMENTED} <= m["subsets"].keys():
+            clean, augmented = (m["subsets"][s]["accuracy"] for s in (TEST, TEST_AUGMENTED))
+            row["gap_points"] = 100 * (clean["value"] - augmented["value"])
+        if cost := m["cost"]:
+            row |= {key: cost[key] for key in _COST}
+            row["training_seconds"] = sum(p["seconds"] for p in cost["phases"].values())
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
+    return with_codabench(table, codabench)
 
 
 def heads_table(heads, published=None):
-    """Build the study's table 1, the heads of the grid, of {name: entry of the config}.
+    """Build table 1 of the published study, the heads of the grid.
 
-    `published` is `published.published_configurations()`, whose heads of the same name then
-    stand beside ours. A head without Dense layers has none that could be normalised; weight
-    decay has a column where any head has some.
+    Args:
+        heads: {name: entry of the config}.
+        published: What `reference.published_configurations` returns, to put the published
+            heads of the same names beside ours, or None.
+
+    Returns:
+        A data frame with one row per head. There is a column for weight decay if any head has
+        some.
     """
     rows = [
         {
@@ -137,19 +127,27 @@ def heads_table(heads, published=None):
 
 
 def beside(table, published, key, columns):
-    """Put published numbers, of the same `key`, beside a table; keep `columns` in order."""
+    """Join published numbers to a table by `key`, and keep `columns` in their order."""
     if published is not None:
         table = table.merge(published, on=key, how="left")
     return table[[name for name in columns if name in table]]
 
 
 def best_heads_table(metrics, select_by, published=None, codabench=None):
-    """Build the study's table 2: each CNN, and each backbone under its best head.
+    """Build table 2 of the published study: each CNN, and each backbone with its best head.
 
-    The best head has the highest accuracy on subset `select_by` (of equals the first of
-    `metrics`); tuned heads are not of the grid and do not compete. `published` is
-    `published.published_heads()`, whose accuracies (%) then stand beside ours, whichever
-    head the study found best. `codabench` is as in `with_codabench`.
+    Tuned heads are not part of the grid and do not compete.
+
+    Args:
+        metrics: {run: content of metrics.json or None}, in grid order.
+        select_by: Subset on which the best head has the highest accuracy; ties go to the
+            first.
+        published: What `reference.published_heads` returns, to put its accuracies (%) beside
+            ours whatever head was the best there, or None.
+        codabench: What `codabench_scores` returns, or None.
+
+    Returns:
+        A data frame with one row per model.
     """
     models = {}
     for run, m in metrics.items():
@@ -193,80 +191,80 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
     return beside(table, theirs, "model", columns)
 
 
-def write(table, stem):
-    """Write `stem`.csv with plain numbers, and .md and .tex with the text of `shown`.
+def write(table, path):
+    """Write a table as CSV with plain numbers, and beside it as Markdown and LaTeX for people.
 
     The LaTeX needs the package booktabs. Markup in names is escaped in both.
+
+    Args:
+        table: Data frame.
+        path: Path of the CSV; the others have the suffixes `.md` and `.tex`.
     """
-    write_table(f"{stem}.csv", table)
-    text = shown(table)
-    write_text(
-        f"{stem}.md",
-        text.map(_markdown).to_markdown(index=False, disable_numparse=True) + "\n",
+    path = Path(path)
+    write_table(path, table)
+    spelled = shown(table)
+    escaped = spelled.map(
+        lambda cell: cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
     )
-    styler = text.style.hide(axis="index").format(escape="latex")
+    markdown = escaped.to_markdown(index=False, disable_numparse=True)
+    write_text(path.with_suffix(".md"), markdown + "\n")
+    styler = spelled.style.hide(axis="index").format(escape="latex")
     styler = styler.format_index(axis="columns", escape="latex")
-    write_text(f"{stem}.tex", styler.to_latex(hrules=True))
-
-
-def _markdown(cell):
-    return cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    write_text(path.with_suffix(".tex"), styler.to_latex(hrules=True))
 
 
 def headline(table):
-    """Lay the grid table out for a terminal: aligned, at most 100 columns wide."""
+    """Lay out a grid table for a terminal, at most 100 columns wide."""
     columns = {"run": [shorten(run, 24) for run in table["run"]]}
     for subset in (TEST, TEST_AUGMENTED):
         if f"{subset}_accuracy_pct" in table:
-            text = shown(table[with_bounds(f"{subset}_accuracy_pct")]).iloc[:, 0]
-            columns[f"{SUBSET_TITLES[subset]} %"] = list(text)
+            spelled = shown(table[with_bounds(f"{subset}_accuracy_pct")])
+            columns[f"{SUBSET_TITLES[subset]} %"] = list(spelled.iloc[:, 0])
     for title, name in (("params", "parameters"), ("train time", "training_seconds")):
         columns[title] = [spell(value, name) for value in table[name]]
-    widths = {title: max(map(len, [title, *c])) for title, c in columns.items()}
-    lines = [[*columns], *zip(*columns.values(), strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths.values(), strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return aligned(columns, zip(*columns.values(), strict=True))
 
 
 def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=(), missing=()):
-    """Write every table over all runs.
+    """Write the tables over all runs.
 
-    `metrics` and `missing` are as in `load_metrics`; `out` holds the paths `grid`, `heads`,
-    `best_heads` (CSV; Markdown and LaTeX go beside them) and `headline`; with `published`
-    the study's numbers stand beside ours. `heads` are those of the grid, as in
-    `heads_table`; `reported` and the paths `codabench` are those of `codabench_scores`.
+    Args:
+        metrics: Paths of metrics.json, as in `load_metrics`.
+        out: Paths `grid`, `heads` and `best_heads` of tables (as in `write`), and `headline`.
+        select_by: Subset on which the best heads are chosen.
+        published: Whether the published numbers stand beside ours.
+        heads: {name: entry of the config}, the heads of the grid.
+        reported: Codabench scores {run: %}, as the leaderboard gave them.
+        codabench: Paths of codabench.json files.
+        missing: Names of runs without a path, as in `load_metrics`.
     """
     loaded = load_metrics(metrics, missing)
     scores = codabench_scores(reported, codabench)
     grid = grid_table(loaded, scores)
-    write(grid, Path(out["grid"]).with_suffix(""))
-    configurations = published_configurations() if published else None
-    write(heads_table(heads, configurations), Path(out["heads"]).with_suffix(""))
     theirs = published_heads() if published else None
-    best = best_heads_table(loaded, select_by, theirs, scores)
-    write(best, Path(out["best_heads"]).with_suffix(""))
+    write(grid, out["grid"])
+    write(heads_table(heads, published_configurations() if published else None), out["heads"])
+    write(best_heads_table(loaded, select_by, theirs, scores), out["best_heads"])
     write_text(out["headline"], headline(grid) + "\n")
 
 
 def compare_with_winner(inputs, out, settings):
-    """Write the table of `winner_table` as CSV with Markdown and LaTeX beside it.
+    """Write the comparison of each run with the winner.
 
-    inputs: lists of paths: `metrics` of every run in grid order, `predictions` of those that
-        were trained; a run with a path that does not exist is missing.
-    out: path `winner` of the table (CSV).
-    settings: `select_by`, `bootstrap` and `seed`.
-    Raises InputError when a run did not predict on the same images as the winner.
+    Args:
+        inputs: Lists of paths: `metrics` of every run in grid order, `predictions` of the
+            trained ones. Runs whose files do not exist are missing.
+        out: Path `winner` of the table (as in `write`).
+        settings: `select_by`, `bootstrap` and `seed`, as in `comparisons.winner_table`.
+
+    Raises:
+        InputError: A run did not predict on the same images as the winner.
     """
     metrics = load_metrics(inputs["metrics"])
     paths = map(Path, inputs["predictions"])
     predictions = {path.parent.name: path for path in paths if path.exists()}
     table = winner_table(metrics, predictions, **settings)
-    write(table, Path(out["winner"]).with_suffix(""))
+    write(table, out["winner"])
 
 
 def read_winner(path):
@@ -275,15 +273,19 @@ def read_winner(path):
 
 
 def compare_tuned(inputs, out, settings):
-    """Write the three tables about tuning, each as CSV with Markdown and LaTeX beside it.
+    """Write the three tables about tuning.
 
-    inputs: lists of paths: `metrics` of every run in grid order, `predictions` of the tuned
-        runs and of the grid's runs of their backbones, `heads` (results/tuning/{run}.json)
-        of the tuned runs, and `codabench` (codabench.json files; may be left out).
-    out: paths `heads`, `runs` and `gain` of the tables (CSV).
-    settings: `select_by`, `published`, `bootstrap`, `seed` and `codabench`, the reported
-        scores {run: %}.
-    Raises InputError when two runs to be compared did not predict on the same images.
+    Args:
+        inputs: Lists of paths: `metrics` of every run in grid order, `predictions` of the tuned
+            runs and of the grid's runs of the same backbones, `heads`
+            (results/tuning/{run}.json) of the tuned runs, and optionally `codabench`.
+        out: Paths `heads`, `runs` and `gain` of the tables (as in `write`).
+        settings: `select_by`, `bootstrap` and `seed`, as in `comparisons.tuning_gain_table`;
+            `published`, whether the published numbers stand beside ours; `codabench`, the
+            scores {run: %} as the leaderboard gave them.
+
+    Raises:
+        InputError: Two runs to be compared did not predict on the same images.
     """
     metrics = load_metrics(inputs["metrics"])
     heads = {Path(path).stem: read_json(path) for path in inputs["heads"]}
@@ -302,19 +304,22 @@ def compare_tuned(inputs, out, settings):
         ),
     }
     for name, table in written.items():
-        write(table, Path(out[name]).with_suffix(""))
+        write(table, out[name])
 
 
 def tuned_heads_table(heads, published=None):
-    """Build the study's table 3, the heads that were found, of {run: results/tuning/*.json}.
+    """Build table 3 of the published study, the heads that the searches found.
 
-    `published` is `published.published_tuned()`, whose heads then stand beside ours.
+    Args:
+        heads: {run: content of results/tuning/{run}.json}.
+        published: What `reference.published_tuned` returns, to put its heads beside ours, or
+            None.
     """
     rows = [
         {
             "run": run,
-            "dense": text.listed(found["head"]["dense"]),
-            "dropout": text.listed(found["head"]["dropout"]),
+            "dense": listed(found["head"]["dense"]),
+            "dropout": listed(found["head"]["dropout"]),
             "learning_rate": found["head"]["learning_rate"],
             "weight_decay": found["head"]["weight_decay"],
             "trial_val_accuracy_pct": 100 * found["val_accuracy"],
@@ -331,9 +336,12 @@ def tuned_heads_table(heads, published=None):
 
 
 def tuned_runs_table(metrics, published=None, codabench=None):
-    """Build the study's table 4, the tuned runs, of {run: metrics or None}.
+    """Build table 4 of the published study, the tuned runs.
 
-    `published` is as in `tuned_heads_table`, `codabench` as in `tables.grid_table`.
+    Args:
+        metrics: {run: content of metrics.json or None}.
+        published: As in `tuned_heads_table`.
+        codabench: What `codabench_scores` returns, or None.
     """
     columns = ["run"]
     for subset in (VAL, TEST, TEST_AUGMENTED):
@@ -344,27 +352,13 @@ def tuned_runs_table(metrics, published=None, codabench=None):
 
 
 def read_tuned(path):
-    """Read a table that `compare_tuned` wrote; an empty cell is missing."""
+    """Read a table that `compare_tuned` wrote."""
     return read_sparse(path, "run", "dense", "dropout", "published_dense", "published_dropout")
 
 
-def shown_trials(trials):
-    """Turn the trials of a search into text for people, a row for each, in their order."""
-    return text.shown(
-        pd.DataFrame(
-            {
-                "trial": trials["trial"],
-                "bracket": trials["bracket"],
-                "round": trials["round"],
-                "parent": trials["parent"],
-                "epochs": trials["epochs"],
-                "dense": trials["dense"].fillna("none"),
-                "dropout": trials["dropout"],
-                "learning_rate": trials["learning_rate"],
-                "weight_decay": trials["weight_decay"],
-                "val_accuracy_pct": 100 * trials["val_accuracy"],
-                "val_loss": trials["val_loss"],
-                "seconds": trials["seconds"],
-            }
-        )
-    )
+def trials_table(trials):
+    """Choose the columns of a search's trials that people read, in their order."""
+    names = ["trial", "bracket", "round", "parent", "epochs", "dense", "dropout"]
+    names += ["learning_rate", "weight_decay", "val_accuracy_pct", "val_loss", "seconds"]
+    shares = 100 * trials["val_accuracy"]
+    return trials.assign(dense=trials["dense"].fillna("none"), val_accuracy_pct=shares)[names]

@@ -1,31 +1,10 @@
-"""Text for people at a terminal."""
+"""How values, names and tables are spelled for people, on the page and on a terminal."""
 
 import pandas as pd
 
 from hemagrid.names import SUBSET_TITLES
 
-
-def aligned(header, rows, left=1):
-    """Return rows of text as one table: the first `left` columns to the left, others right."""
-    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def size(count):
-    """Spell a number of bytes: "48 kB", "1.2 GB", in powers of 1000."""
-    units = ["B", "kB", "MB", "GB", "TB"]
-    while count >= 1000 and len(units) > 1:
-        count /= 1000
-        units.pop(0)
-    return f"{count:,.1f} {units[0]}" if units[0] in ("GB", "TB") else f"{count:.0f} {units[0]}"
-
+DASH = "\N{EN DASH}"  # stands for what is missing
 
 SCORES = {
     "accuracy": "accuracy",
@@ -33,54 +12,7 @@ SCORES = {
     "macro_f1": "macro F1",
     "calibration_error": "calibration error",
 }
-
-
-_DASH = "\N{EN DASH}"
-
-
-def listed(numbers):
-    """Spell a list of layers or rates: "512, 256", and "none" where it is empty."""
-    return ", ".join(f"{number:g}" for number in numbers) or "none"
-
-
-def shown(table):
-    """Turn a table into text for people: "92.5 (91.0-93.9)", units in the headings.
-
-    A value and its `_low` and `_high`, where there are any, become one column, as do a
-    Codabench score and where it comes from; what is missing is a dash.
-    """
-    inside = ("_low", "_high", "codabench_source")
-    columns = {}
-    for name in table.columns:
-        if name.endswith(inside):
-            continue
-        cells = [spell(value, name) for value in table[name]]
-        if f"{name}_low" in table:
-            # A difference may be negative, and a hyphen then reads as a sign.
-            to = " to " if name.endswith("_points") else "-"
-            cells = [
-                cell if pd.isna(low) else f"{cell} ({spell(low, name)}{to}{spell(high, name)})"
-                for cell, low, high in zip(
-                    cells, table[f"{name}_low"], table[f"{name}_high"], strict=True
-                )
-            ]
-        if name == "codabench_pct":
-            cells = [
-                cell if cell == _DASH else f"{cell} ({source})"
-                for cell, source in zip(cells, table["codabench_source"], strict=True)
-            ]
-        columns[heading(name)] = cells
-    return pd.DataFrame(columns, dtype=object)
-
-
-def heading(name):
-    """Spell a column's name out: "test_accuracy_pct" becomes "test accuracy, %"."""
-    for subset, subset_name in SUBSET_TITLES.items():
-        for score, score_name in SCORES.items():
-            if name == f"{subset}_{score}_pct":
-                return f"{subset_name} {score_name}, %"
-    return _HEADINGS.get(name, name)
-
+"""The scores of metrics.json that tables hold, as people read them."""
 
 _HEADINGS = {
     "gap_points": "test minus augmented, points",
@@ -117,17 +49,64 @@ _HEADINGS = {
 }
 
 
+def shown(table):
+    """Turn a table into text for people: "92.5 (91.0-93.9)", units in the headings.
+
+    Args:
+        table: Data frame with column names as the library writes them. A column and its
+            `_low` and `_high` become one column, as do a Codabench score and its source.
+
+    Returns:
+        A data frame of strings. A missing value is a dash.
+    """
+    columns = {}
+    for name in table:
+        if name.endswith(("_low", "_high", "codabench_source")):
+            continue
+        cells = [spell(value, name) for value in table[name]]
+        if f"{name}_low" in table:
+            # A difference may be negative, and a hyphen then reads as a minus sign.
+            to = " to " if name.endswith("_points") else "-"
+            bounds = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
+            cells = [
+                cell if pd.isna(low) else f"{cell} ({spell(low, name)}{to}{spell(high, name)})"
+                for cell, (low, high) in zip(cells, bounds, strict=True)
+            ]
+        if name == "codabench_pct":
+            cells = [
+                cell if cell == DASH else f"{cell} ({source})"
+                for cell, source in zip(cells, table["codabench_source"], strict=True)
+            ]
+        columns[heading(name)] = cells
+    return pd.DataFrame(columns, dtype=object)
+
+
+def heading(name):
+    """Spell the name of a column: "test_accuracy_pct" becomes "test accuracy, %"."""
+    for subset, subset_name in SUBSET_TITLES.items():
+        for score, score_name in SCORES.items():
+            if name == f"{subset}_{score}_pct":
+                return f"{subset_name} {score_name}, %"
+    return _HEADINGS.get(name, name)
+
+
 def spell(value, column):
+    """Spell one value of a column; the end of the column's name decides how."""
     if value is None or pd.isna(value) or value == "":
-        return _DASH
-    for ending, spell in _SPELLINGS.items():
+        return DASH
+    for ending, spelled in _SPELLINGS.items():
         if column.endswith(ending):
-            return spell(value)
+            return spelled(value)
     return value if isinstance(value, str) else f"{value:,.0f}"
 
 
+def listed(numbers):
+    """Spell a list of layers or rates: "512, 256", or "none" if it is empty."""
+    return ", ".join(f"{number:g}" for number in numbers) or "none"
+
+
 def p_text(p):
-    """Spell a p value, to three decimals: "0.012", "below 0.001"."""
+    """Spell a p value to three decimals: "0.012", "below 0.001"."""
     return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -142,7 +121,47 @@ def duration(seconds):
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-# How a column's values are spelled, by the end of its name; the first that fits.
+def size(count):
+    """Spell a number of bytes in powers of 1000: "48 kB", "1.2 GB"."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while count >= 1000 and len(units) > 1:
+        count /= 1000
+        units.pop(0)
+    return f"{count:,.1f} {units[0]}" if units[0] in ("GB", "TB") else f"{count:.0f} {units[0]}"
+
+
+def shorten(text, width, length=len):
+    """Cut a text that is longer than `width`, as `length` measures it, and end it with "…"."""
+    if length(text) <= width:
+        return text
+    while text and length(text + "\N{HORIZONTAL ELLIPSIS}") > width:
+        text = text[:-1]
+    return text + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def aligned(header, rows, left=1):
+    """Lay out a table for a terminal.
+
+    Args:
+        header: Headings of the columns.
+        rows: Lists of cells.
+        left: Number of columns that are aligned to the left; the others go to the right.
+
+    Returns:
+        The table as text, one line per row.
+    """
+    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+# How the values of a column are spelled, by the end of its name; the first that fits counts.
 _SPELLINGS = {
     "gain_points": "{:+z.1f}".format,
     "difference_points": "{:+z.1f}".format,
@@ -156,7 +175,3 @@ _SPELLINGS = {
     "p_holm": p_text,
     "subset": lambda name: SUBSET_TITLES.get(name, name),
 }
-
-
-def shorten(text, width):
-    return text if len(text) <= width else text[: width - 1] + "\N{HORIZONTAL ELLIPSIS}"

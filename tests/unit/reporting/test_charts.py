@@ -7,11 +7,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_study import some_trials
 
 from hemagrid.io import write_table
 from hemagrid.reporting import charts
-from hemagrid.reporting.tables import grid_table, pareto_front
+from hemagrid.reporting.charts import pareto_front
+from hemagrid.reporting.tables import grid_table
 from hemagrid.tuning.trials import read_trials
 
 HOSTILE = (
@@ -239,7 +242,7 @@ def test_colours_stand_out_on_white_and_on_dark(name, ground):
 
 def test_drawing_starts_without_the_libraries_of_evaluation_and_training():
     found = subprocess.run(
-        [sys.executable, "-c", "import sys, hemagrid.charts; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys, hemagrid.reporting.charts; print(*sys.modules)"],
         env={"PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
@@ -377,3 +380,34 @@ def test_trials_are_drawn_with_their_values(tmp_path):
     assert "best: trial 1" in drawn(some_trials().iloc[:1])
     said = charts.spec(charts.parallel_coordinates(trials))["description"]
     assert "3 trials" in said and "trial 3, has 62.5 %" in said
+
+
+def test_the_front_holds_the_best_score_for_its_cost():
+    cost = [1, 2, 2, 3, 4, 5, np.nan, 0.5]
+    score = [60, 70, 80, 80, 90, 89, 99, np.nan]
+    assert list(pareto_front(cost, score)) == [True, False, True, False, True] + [False] * 3
+    # Equal rows share it.
+    assert list(pareto_front([2, 2, 2], [5, 5, 4])) == [True, True, False]
+    missing = pd.Series([1, None], dtype="Int64")
+    assert list(pareto_front(missing, pd.Series([5.0, 9.0]))) == [True, False]
+    assert pareto_front([], []).shape == (0,) and pareto_front([], []).dtype == bool
+
+
+numbers = st.one_of(st.integers(0, 4).map(float), st.just(float("nan")))
+
+
+@given(st.lists(st.tuples(numbers, numbers), max_size=12))
+def test_what_is_not_on_the_front_is_beaten_by_something_on_it(rows):
+    cost, score = np.array(rows, float).reshape(-1, 2).T
+    front = pareto_front(cost, score)
+    finite = ~(np.isnan(cost) | np.isnan(score))
+    assert not (front & ~finite).any()
+
+    def beats(a, b):
+        no_worse = cost[a] <= cost[b] and score[a] >= score[b]
+        return no_worse and (cost[a] < cost[b] or score[a] > score[b])
+
+    known = np.flatnonzero(finite)
+    for b in known:
+        assert front[b] == (not any(beats(a, b) for a in known))
+        assert front[b] or any(beats(a, b) for a in np.flatnonzero(front))

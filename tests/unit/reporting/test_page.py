@@ -12,6 +12,7 @@ import yaml
 from made_study import make_study
 
 from hemagrid.io import open_images, read_json, write_json, write_table, write_text
+from hemagrid.reporting import page as reporting
 from hemagrid.reporting.page import write_report
 from hemagrid.reporting.pictures import mistakes, picture
 from hemagrid.reporting.resources import write_usage
@@ -168,7 +169,7 @@ def without_charts(monkeypatch):
         def __getattr__(self, name):
             return lambda *arguments: None
 
-    monkeypatch.setattr(report, "charts", NoCharts())
+    monkeypatch.setattr(reporting, "charts", NoCharts())
 
 
 # The page
@@ -718,7 +719,7 @@ def test_the_winner_chooses_its_pictures_first(study):
 
 @pytest.mark.usefixtures("without_charts")
 def test_a_full_album_leaves_cells_without_pictures(study, monkeypatch):
-    monkeypatch.setattr(report, "_PICTURES", 5)
+    monkeypatch.setattr(reporting, "PICTURES", 5)
     page = study.write()
     assert len(page.live["pictures"]) == 5
     shown = [

@@ -2,10 +2,19 @@ import base64
 from io import BytesIO
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from hemagrid.reporting.pictures import SIDE, Album, mistakes, picture, picture_file
+from hemagrid.reporting.pictures import (
+    GAP,
+    SIDE,
+    Album,
+    data_uri,
+    mistakes,
+    picture,
+    write_contact_sheet,
+)
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def test_a_picture_is_as_large_as_the_page_shows_it_at_most(shape, size):
 
 def test_a_file_is_passed_on_as_it_is(tmp_path):
     Image.new("RGB", (40, 20), "purple").save(tmp_path / "sheet.png")
-    image = decoded(picture_file(tmp_path / "sheet.png"))
+    image = decoded(data_uri((tmp_path / "sheet.png").read_bytes(), "image/png"))
     assert (image.format, image.size) == ("PNG", (40, 20))
 
 
@@ -127,3 +136,30 @@ def test_only_images_that_are_shown_are_read(images):
         "test", np.zeros(10, int), answers([0] * 10, [0.9] * 10), 6
     )
     assert counting.read == 3
+
+
+def test_a_contact_sheet_has_a_row_per_class(tmp_path):
+    size = 6
+    originals = np.stack([np.full((size, size, 3), 10 + i, "uint8") for i in range(5)])
+    # Parents 4, 0, 3 of class 0 and 2 of class 1, two copies each.
+    parents = np.repeat([4, 2, 0, 3], 2)
+    copies = np.stack([np.full((size, size, 3), 100 + i, "uint8") for i in range(8)])
+    table = pd.DataFrame({"id": range(8), "parent_id": parents})
+    table["label"] = np.where(table["parent_id"] == 2, 1, 0)
+    write_contact_sheet(originals, copies, table, tmp_path / "sheet.png")
+
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.format == "PNG"
+        sheet = np.asarray(picture.convert("RGB"))
+    step = size + GAP
+    # Two parents of a class at most, an empty place between them.
+    expected = [
+        [14, 100, 101, 255, 10, 104, 105],
+        [12, 102, 103, 255, 255, 255, 255],
+    ]
+    assert sheet.shape == (2 * step - GAP, 7 * step - GAP, 3)
+    for row, values in enumerate(expected):
+        for column, value in enumerate(values):
+            top, left = row * step, column * step
+            assert (sheet[top : top + size, left : left + size] == value).all()
+    assert (sheet[size:step] == 255).all()

@@ -120,7 +120,7 @@ import subprocess, sys
 from pathlib import Path
 
 again = [Path(__file__).with_name("snakemake"), "--mode", "subprocess"]
-say = "from hemagrid import provenance; print(provenance.snakemake_command())"
+say = "from hemagrid.reporting import provenance; print(provenance.snakemake_command())"
 inner = ["-c", say] if "subprocess" in sys.argv else again
 subprocess.run([sys.executable, *inner], check=True)
 """

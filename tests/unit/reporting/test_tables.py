@@ -1,8 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hemagrid.evaluation.metrics import best_run, load_metrics
 from hemagrid.io import read_sparse, write_json
@@ -19,7 +17,6 @@ from hemagrid.reporting.tables import (
     grid_table,
     headline,
     heads_table,
-    pareto_front,
     write,
 )
 from hemagrid.reporting.text import duration, p_text, shown
@@ -177,37 +174,6 @@ def test_heads_alone_and_with_weight_decay():
     assert heads_table({}, published_configurations()).empty
 
 
-def test_the_front_holds_the_best_score_for_its_cost():
-    cost = [1, 2, 2, 3, 4, 5, np.nan, 0.5]
-    score = [60, 70, 80, 80, 90, 89, 99, np.nan]
-    assert list(pareto_front(cost, score)) == [True, False, True, False, True] + [False] * 3
-    # Equal rows share it.
-    assert list(pareto_front([2, 2, 2], [5, 5, 4])) == [True, True, False]
-    missing = pd.Series([1, None], dtype="Int64")
-    assert list(pareto_front(missing, pd.Series([5.0, 9.0]))) == [True, False]
-    assert pareto_front([], []).shape == (0,) and pareto_front([], []).dtype == bool
-
-
-numbers = st.one_of(st.integers(0, 4).map(float), st.just(float("nan")))
-
-
-@given(st.lists(st.tuples(numbers, numbers), max_size=12))
-def test_what_is_not_on_the_front_is_beaten_by_something_on_it(rows):
-    cost, score = np.array(rows, float).reshape(-1, 2).T
-    front = pareto_front(cost, score)
-    finite = ~(np.isnan(cost) | np.isnan(score))
-    assert not (front & ~finite).any()
-
-    def beats(a, b):
-        no_worse = cost[a] <= cost[b] and score[a] >= score[b]
-        return no_worse and (cost[a] < cost[b] or score[a] > score[b])
-
-    known = np.flatnonzero(finite)
-    for b in known:
-        assert front[b] == (not any(beats(a, b) for a in known))
-        assert front[b] or any(beats(a, b) for a in np.flatnonzero(front))
-
-
 def test_tuned_heads_do_not_compete_with_the_grid(study):
     plain = best_heads_table(study, "test")
     study["vgg16_tuned"] = metrics("transfer", 0.99, 0.9, "vgg16", "tuned")
@@ -301,7 +267,7 @@ def test_p_values(p, text):
 def test_files_hold_numbers_for_programs_and_text_for_people(tmp_path, study):
     study = {"a|b_<i>&": study["baseline_cnn"], **study}
     table = grid_table(study)
-    write(table, tmp_path / "grid")
+    write(table, tmp_path / "grid.csv")
     again = pd.read_csv(tmp_path / "grid.csv")
     assert list(again.columns) == list(table.columns)
     assert again["test_accuracy_pct_high"][0] == pytest.approx(61)

@@ -173,15 +173,15 @@ def test_a_difference_among_many_must_be_larger(tmp_path, others, verdict):
         predictions[run] = tmp_path / run / "predictions.npz"
         rows = np.eye(2)[(np.arange(50) < count).astype(int)]
         subset = (np.zeros(50, int), rows, np.arange(50))
-        write_predictions(predictions[run], ["a", "b"], {"external": subset})
+        write_predictions(predictions[run], ["a", "b"], {"holdout": subset})
         backbone, head = run.split("_")
         accuracy = {"accuracy": {"value": 1 - count / 50}}
         metrics[run] = {"kind": "transfer", "backbone": backbone, "head": head}
-        metrics[run]["subsets"] = {"val": accuracy, "external": accuracy}
+        metrics[run]["subsets"] = {"val": accuracy, "holdout": accuracy}
     table = tuning_gain_table(metrics, predictions, select_by="val", bootstrap=10, seed=0)
     row = table.set_index("run").loc["x_tuned"]
     assert row["p_holm"] == pytest.approx(2 / 128 * (1 + others))
-    assert row["verdict"] == verdict and row["subset"] == "external"
+    assert row["verdict"] == verdict and row["subset"] == "holdout"
 
 
 def test_without_published_numbers_there_are_no_such_columns(study, tmp_path):

@@ -2,7 +2,8 @@ import pandas as pd
 import pytest
 
 from hemagrid.io import write_table
-from hemagrid.reporting.tables import shown_trials
+from hemagrid.reporting.tables import trials_table
+from hemagrid.reporting.text import shown
 from hemagrid.tuning.trials import best_trial, read_trials
 
 
@@ -31,7 +32,7 @@ def test_trials_are_read_and_shown(tmp_path):
     write_table(tmp_path / "trials.csv", trials())
     table = read_trials(tmp_path / "trials.csv")
     assert best_trial(table)["trial"] == 1
-    text = shown_trials(table)
+    text = shown(trials_table(table))
     assert list(text["Dense"]) == ["none", "128", "64", "128"]
     assert list(text["parent"]) == ["\N{EN DASH}"] * 3 + ["1"]
     assert list(text["validation accuracy, %"])[1] == "75.0"
