@@ -139,7 +139,8 @@ def copy_npz(
     """Copy the images under one key of an npz to `images_out`; return a table of them.
 
     The table has the columns id, label, class_name, source (`source` filled in),
-    sha256. With `every_class` a class without images is refused. Raises as `from_npz`.
+    sha256. `image_size` None keeps the pictures' own height or width, whichever is smaller.
+    With `every_class` a class without images is refused. Raises as `from_npz`.
     """
     path = Path(path)
     if not classes:
@@ -150,6 +151,7 @@ def copy_npz(
     with _open_npz(path) as archive:
         images, shape, dtype = _open_array(archive, path, image_key)
         _check_images(path, image_key, shape, dtype)
+        image_size = image_size or min(shape[1:3])
         labels = _read_labels(archive, path, label_key, shape[0], classes, every_class)
         hashes = []
         with _appending(images_out, image_size) as append:
