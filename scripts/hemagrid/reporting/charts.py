@@ -1,7 +1,7 @@
-"""The study's figures: as SVG and PDF for a paper, as Vega-Lite for the report's page.
+"""The study's figures: SVG and PDF for a paper, Vega-Lite for the page of the report.
 
-A function draws a chart without a style; `save` and `spec` give it one. Names that users chose
-are values in a chart's data, never names of its fields nor part of an expression.
+Each function draws a chart without a style; `save` and `spec` add one. Names that users choose
+are values in a chart's data, never names of fields or parts of expressions.
 """
 
 import itertools
@@ -17,14 +17,11 @@ from hemagrid.names import HOLDOUT, SUBSET_TITLES, TEST, TEST_AUGMENTED, TRAIN, 
 from hemagrid.reporting import text
 from hemagrid.tuning.trials import best_trial
 
-# Okabe & Ito's colours (Color Universal Design, 2008), told apart by every kind of colour
-# vision: those of the eight with a contrast of 3:1 on white and on a dark ground. Marks differ
-# in shape, dash or place as well.
+# From the colour-blind safe palette of Okabe & Ito (Color Universal Design, 2008): the four of
+# eight colours that have a contrast of 3:1 on white and on a dark background. Marks also differ
+# in shape, dash or position.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-
-
 _GREY = "#808890"
-
 
 # Colour, shape and dash of each subset.
 _SUBSET_MARKS = {
@@ -34,12 +31,11 @@ _SUBSET_MARKS = {
     HOLDOUT: (_GREEN, "square", [8, 2, 2, 2]),
 }
 
-
 _NAME_LIMIT = 160  # pixels for a name that a user chose
 
 
 def svg(chart):
-    """Render a chart in the style of a paper, as the text of an SVG document."""
+    """Return a chart in the style of a paper, as the text of an SVG document."""
     config = _config(ink="#222222", ground="white")
     paper = {"background": "white", "font": "Helvetica, Arial, sans-serif", "padding": 8}
     return vl_convert.vegalite_to_svg(chart.to_dict() | {"config": config | paper})
@@ -54,16 +50,22 @@ def save(chart, path_svg, path_pdf):
 
 
 def spec(chart):
-    """Return a chart as a Vega-Lite specification (dict) for a web page's SVG.
+    """Return a chart as a Vega-Lite specification for a web page.
 
-    It takes the page's font and text colour (`currentColor`), has no ground of its own, and
-    outlines text in the ground of the page's `color-scheme`. A chart of one panel is as wide
-    as what holds it, unless it is a square. `description` is its text alternative.
+    The chart takes the page's font and text colour (`currentColor`), has no background, and
+    outlines text in the background of the page's `color-scheme`. A chart of one panel is as
+    wide as its container, unless it is square.
+
+    Args:
+        chart: A chart of this module.
+
+    Returns:
+        The specification, a dict without NaN; its `description` is the text alternative.
     """
-    # Not validated, which takes half of the time: drawing the same chart for a paper is.
+    # Validation takes half the time, and `save` validates the same charts.
     text = json.dumps(chart.to_dict(validate=False))
-    content = json.loads(text, parse_constant=_missing)
-    # The page holds Vega-Lite already; no address may stand in it.
+    content = json.loads(text, parse_constant=lambda constant: None)  # JSON has no NaN
+    # The page may hold no address, and needs none: it comes with Vega-Lite.
     del content["$schema"]
     content["config"] = _config(ink="currentColor", ground="Canvas") | {"background": None}
     if isinstance(width := content.get("width"), int) and width != content["height"]:
@@ -71,12 +73,8 @@ def spec(chart):
     return content
 
 
-def _missing(constant):
-    """Stand in for NaN, which JSON does not have."""
-
-
 def _config(ink, ground):
-    """Style all charts in one colour of text and lines, on a ground."""
+    """Return the style of all charts, with one colour for text and lines on a background."""
     return {
         "view": {"stroke": None},
         "axis": {
@@ -92,7 +90,7 @@ def _config(ink, ground):
 
 
 def _haloed(text, **style):
-    """Draw text that is read across lines."""
+    """Draw text with an outline, to be read across lines."""
     return text.mark_text(**style, style="halo") + text.mark_text(**style)
 
 
@@ -107,7 +105,7 @@ def _tips(**titles):
 
 
 def _subset_scales(subsets):
-    """Return colour, shape and dash of a field `subset` that holds the subsets' names."""
+    """Return colour, shape and dash of a field `subset` that holds the subsets' titles."""
     names = [SUBSET_TITLES[subset] for subset in subsets]
     return [
         channel("subset:N", title=None).scale(
@@ -118,16 +116,19 @@ def _subset_scales(subsets):
 
 
 def _test_subsets(known):
-    """Return the test subsets among those known, in order; all where there is none."""
+    """Return the test subsets among those known, in order; all of them if there is none."""
     return [s for s in SUBSET_TITLES if s != VAL and s in known] or list(known)
 
 
 def confusion_matrices(confusion):
-    """Draw the confusion matrices of every test subset of one run, side by side.
+    """Draw the confusion matrices of a run on each test subset, side by side.
 
-    Takes the table of `evaluation.evaluate` (subset, true, predicted, count). Colour is the
-    share of the true class, so that rare classes count as much as common ones; the numbers
-    are images.
+    Colour is the share of the true class, so that rare classes count as much as common ones;
+    the numbers are images.
+
+    Args:
+        confusion: Data frame with `subset`, `true`, `predicted` and `count`, as
+            `metrics.evaluate` returns it.
     """
     subsets = _test_subsets(list(confusion["subset"].unique()))
     names = " and ".join(SUBSET_TITLES.get(subset, subset) for subset in subsets)
@@ -179,16 +180,19 @@ def _confusion_matrix(confusion, subset):
 
 
 def learning_curves(history):
-    """Draw loss and accuracy by epoch (history.csv), for training and validation.
+    """Draw loss and accuracy by epoch, for training and validation images.
 
-    A dotted line ends each phase; a dot is the epoch whose weights were kept.
+    A dotted line ends each phase; a dot marks the epoch whose weights were kept.
+
+    Args:
+        history: Data frame, the content of history.csv.
     """
     history = history.assign(
         step=range(1, len(history) + 1), phase=history["phase"].str.replace("_", " ")
     )
     phases = history.groupby("phase", sort=False)["step"].agg(["min", "max"]).reset_index()
     start, phases["end"] = phases["min"] - 0.5, phases["max"] + 0.5
-    # Names stand one above the other, because a phase may last one epoch, and in the panel.
+    # Names are stacked, because a phase may last one epoch, and stay inside the panel.
     phases["dy"] = -4.0 - 12 * np.arange(len(phases))[::-1]
     late = start > len(history) / 2
     phases["align"] = np.where(late, "right", "left")
@@ -228,7 +232,7 @@ def _learning_curve(history, phases, metric):
         .scale(domain=list(series.values()), range=[[1, 0], [5, 3]])
         .legend(orient="bottom", symbolType="stroke", symbolSize=300)
     )
-    # A line answers the pointer as a whole, so each epoch has a point, seen or not.
+    # Tooltips need points: a line has one for all of its epochs.
     epochs = base.mark_point(filled=True, size=90, opacity=0)
     kept = base.mark_point(filled=True, size=45, opacity=1).transform_filter(
         "datum.best == true && datum.images == 'validation'"
@@ -259,15 +263,18 @@ def _said_of(history, phases):
 
 
 def calibration_of(metrics):
-    """Gather the bins of confidence of every subset of metrics.json: {subset: bins}."""
+    """Return the bins of confidence of metrics.json, {subset: bins}."""
     return {subset: scores["calibration"] for subset, scores in metrics["subsets"].items()}
 
 
 def reliability(calibration):
-    """Draw accuracy against confidence, {subset: bins of `evaluation.calibration`}.
+    """Draw accuracy against confidence, one series per test subset.
 
-    One series for each test subset; a point is a bin, its area the images in it. On the
-    diagonal, a run is as often right as it says.
+    A point is a bin, its area the number of images. On the diagonal, a run is right as often
+    as it says.
+
+    Args:
+        calibration: {subset: bins, as `metrics.calibration` returns them}.
     """
     subsets = _test_subsets(list(calibration))
     rows = pd.DataFrame(
@@ -317,11 +324,14 @@ def reliability(calibration):
 
 
 def parallel_coordinates(trials):
-    """Draw the trials of a search (as `trials.read_trials` reads them), a line for each.
+    """Draw the trials of a search as parallel coordinates, one line per trial.
 
-    Every axis runs from the smallest to the largest value tried; those of learning rate,
-    weight decay and epochs are logarithmic. Neurons are those of all Dense layers, dropout
+    Each axis runs from the smallest to the largest value tried, on a logarithmic scale for
+    learning rate, weight decay and epochs. Neurons are the sum over the Dense layers, dropout
     is the mean rate. Better trials are stronger and lie above worse ones; the best is orange.
+
+    Args:
+        trials: Data frame, as `trials.read_trials` returns it.
     """
     values = pd.DataFrame(
         {
@@ -343,7 +353,7 @@ def parallel_coordinates(trials):
         lines.append(tried.assign(axis=name, height=heights))
         ticks.append(pd.DataFrame(marks, columns=["height", "label"]).assign(axis=name))
     lines = pd.concat(lines).sort_values("val_accuracy", kind="stable")
-    # Half a step on either side, where the last numbers stand.
+    # Half a step on either side leaves room for the last numbers.
     x = alt.X("axis:N", title=None).scale(type="point", domain=list(values), padding=0.5)
     x = x.axis(
         orient="top",
@@ -355,7 +365,7 @@ def parallel_coordinates(trials):
         labelFontSize=11,
         labelFontWeight="bold",
         labelPadding=30,
-        # In two lines, for a narrow page.
+        # One word per line, for a narrow page.
         labelExpr="split(replace(datum.label, ' ', '\\n'), '\\n')",
     )
     y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[0, 1]))
@@ -400,23 +410,19 @@ def parallel_coordinates(trials):
 
 
 _LOGARITHMIC = ("learning rate", "weight decay", "epochs")
-
-
-_MARKS = 6  # on one axis
-
-
-_MARGIN = 0.06  # between two marks, of the axis
+_MARKS = 6  # values written on one axis
+_MARGIN = 0.06  # between two of them, as a share of the axis
 
 
 def _numbers(text):
-    """Read "384, 128" as [384.0, 128.0], what is missing as nothing."""
+    """Read "384, 128" as [384.0, 128.0] and a missing value as []."""
     return [] if pd.isna(text) else [float(number) for number in text.split(",")]
 
 
 def _axis(column, *, log):
     """Place values on an axis of height 0 to 1: (heights, marks [(height, label)]).
 
-    The marks are the values themselves where they are few, or else evenly spaced.
+    The marks are the values themselves if they are few, and evenly spaced otherwise.
     """
     scaled = np.log(column) if log else column
     low, high = scaled.min(), scaled.max()
@@ -440,10 +446,13 @@ def _mark(value):
 
 
 def class_balance(audit):
-    """Draw what became of each class's images, of an audit (audit.json).
+    """Draw what became of the images of each class.
 
-    A bar is as long as the images found; its parts are the splits of those kept, and what
-    deduplication removed. The numbers are the images kept, of those found.
+    A bar is as long as the number of images found. Its parts are the splits, and the images
+    that deduplication removed. The numbers are images kept of images found.
+
+    Args:
+        audit: Content of audit.json.
     """
     classes = pd.DataFrame(audit["classes"])
     classes["removed"] = classes["found"] - classes["kept"]
@@ -506,9 +515,11 @@ def class_balance(audit):
 
 
 def accuracy_chart(grid):
-    """Draw the test accuracies of a grid table with their intervals (forest plot).
+    """Draw the test accuracies of all runs with their intervals (forest plot).
 
-    Rows are those of `tables.grid_table` in their order, controls and missing runs included.
+    Args:
+        grid: Data frame, as `tables.grid_table` returns it. Controls and missing runs have
+            rows, too.
     """
     order = list(grid["run"])
     subsets = [s for s in (TEST, TEST_AUGMENTED) if f"{s}_accuracy_pct" in grid]
@@ -549,7 +560,7 @@ def accuracy_chart(grid):
 
 
 def _accuracies(grid, subset):
-    """List the runs that were evaluated on a subset, with their accuracy and interval in %."""
+    """Return the accuracy (%) and its interval of the runs that have one on a subset."""
     columns = [f"{subset}_accuracy_pct{bound}" for bound in ("", "_low", "_high")]
     known = grid.reindex(columns=["run", *columns]).dropna()
     known["shown"] = list(text.shown(known[columns]).iloc[:, 0])
@@ -578,31 +589,28 @@ def pareto_front(cost, score):
 
 
 _PANEL = 340, 320  # width and height of a panel of `cost_chart`
-
-
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY)
-
-
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "arrow")
-
-
 _COSTS = {"parameters": "parameters", "training_seconds": "training time, s"}
+_LETTER_SIZE, _LETTER = 10, 5.5  # of labels: font size and mean width of a letter, in pixels
 
 
 def cost_chart(grid):
-    """Draw accuracy against parameters and against training time, of a grid table.
+    """Draw accuracy against parameters and against training time.
 
-    The accuracy is that on augmented test images, or on test images where there are none.
-    Filled points, joined by a line, are the Pareto front (`tables.pareto_front`). A run of a
-    backbone is labelled with its head. Controls and missing runs have no cost and are left
-    out.
+    The accuracy is that on augmented test images, or on test images if there are none. Filled
+    points, joined by a line, are the Pareto front. A run of a backbone is labelled with its
+    head. Controls and missing runs have no cost and are left out.
+
+    Args:
+        grid: Data frame, as `tables.grid_table` returns it.
     """
     subset = TEST_AUGMENTED if "test_augmented_accuracy_pct" in grid else TEST
     images = SUBSET_TITLES[subset]
     runs = _accuracies(grid, subset).join(grid[["backbone", "head", *_COSTS]])
     runs = runs.astype(dict.fromkeys(_COSTS, float) | {"backbone": object, "head": object})
     runs = runs[(runs[list(_COSTS)] > 0).all(axis=1)]
-    # A run of the grid is known by its head: colour and shape are its backbone's.
+    # Colour and shape stand for the backbone, so the label needs only the head.
     runs["label"] = runs["head"].fillna(runs["run"])
     runs = runs.fillna({"backbone": "CNN", "head": "none"})
     runs["time"] = runs["training_seconds"].map(text.duration)
@@ -670,7 +678,7 @@ def _cost_panel(runs, images, cost, front):
     )
     intervals = base.encode(looks[0], y="low:Q", y2="high:Q").mark_rule(opacity=0.7)
     points = base.encode(*looks)
-    # A label that had to give way is joined to its point.
+    # A label far from its point is joined to it by a line.
     leaders = base.transform_filter("abs(datum.dy) > 14").mark_rule(
         strokeWidth=0.6,
         opacity=0.6,
@@ -696,11 +704,8 @@ def _cost_panel(runs, images, cost, front):
     ).properties(width=width, height=height)
 
 
-_LETTER_SIZE, _LETTER = 10, 5.5  # of labels: their font's size, a letter's mean width, pixels
-
-
 def _domain(values, margin):
-    """Return [from, to] that holds all values and, as a share of their range, a margin."""
+    """Return [low, high] around all values, with a margin as a share of their range."""
     values = np.asarray(values, float)
     if not values.size:
         return [0.0, 1.0]
@@ -715,9 +720,9 @@ def _scaled(values, domain):
 def _label_places(x, y, widths, covered):
     """Choose a place for the label of each point, in pixels: an array of (side, dy).
 
-    A label lies right (1) or left (-1) of its point, or centred (0), `dy` beneath it. Labels
-    are placed one by one, from the top; each takes the place that hides the least of other
-    labels and of the boxes `covered`, and is nearest.
+    A label lies right (1) or left (-1) of its point, or centred (0), and `dy` below it. Labels
+    are placed one by one from the top; each takes the nearest place that hides the least of
+    other labels and of the boxes `covered`.
     """
     rise = _LETTER_SIZE + 2
     places = [(1, 0), (-1, 0), (0, -rise), (0, rise)]
@@ -740,7 +745,7 @@ def _label_places(x, y, widths, covered):
 
 
 def _overlap(box, boxes):
-    """Sum the areas that a box (left, top, right, bottom) shares with each of some boxes."""
+    """Add up the areas that a box (left, top, right, bottom) shares with other boxes."""
     across = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
     down = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
     return float((across.clip(0) * down.clip(0)).sum())

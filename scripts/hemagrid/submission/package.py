@@ -1,8 +1,4 @@
-"""The package for the challenge's leaderboard, and its score as a stranger would measure it.
-
-A package is a zip of two files: `model.py` with a class `Model`, and the network. It is
-scored by a process of its own that sees nothing else of this project.
-"""
+"""The package for the challenge's leaderboard: a zip of `model.py` and the network."""
 
 import json
 import logging
@@ -16,16 +12,13 @@ from hemagrid.reporting.text import size
 
 logger = logging.getLogger(__name__)
 
-
 MODEL = Path(__file__).with_name("templates") / "model.py"
 
-
-# What Keras has written into a model's config since 3.4, and the value that changes nothing.
-# The challenge ran Keras of autumn 2024, which refuses keys that it does not know. Tried on
-# a CNN and the four backbones of the study, saved by Keras 3.15.1: without these keys they
-# load, and give the same labels, under Keras 3.4.1, 3.6.0, 3.8.0 and 3.10.0 on TensorFlow
-# 2.17.0 and under 3.15.1 on 2.21.0; with them not under 3.4.1 and 3.6.0. Keras 3.3.3 reads
-# neither.
+# Keys that Keras writes into a model's config since 3.4, each with the value that changes
+# nothing. The challenge ran Keras of autumn 2024, which refuses unknown keys. Tested with a CNN
+# and the study's four backbones, saved by Keras 3.15.1: without these keys they load and give
+# the same labels with Keras 3.4.1, 3.6.0, 3.8.0 and 3.10.0 on TensorFlow 2.17.0, and with
+# 3.15.1 on 2.21.0; with them they do not load with 3.4.1 and 3.6.0. Keras 3.3.3 reads neither.
 NEWER_KEYS = {
     "input_axes": None,
     "output_axes": None,
@@ -37,10 +30,15 @@ NEWER_KEYS = {
 
 
 def package(run, inputs, out):
-    """Write the package of a run: a zip of `model.py` and `model.keras`, nothing else.
+    """Write the package of a run. The same model always gives the same bytes.
 
-    `inputs` holds the path `model`, `out` the path `submission`. One model gives one zip,
-    byte for byte. Raises InputError where the model is no file that Keras saved.
+    Args:
+        run: Name of the run.
+        inputs: Path `model` of a file saved by Keras.
+        out: Path `submission` of the zip.
+
+    Raises:
+        InputError: The model is damaged, or Keras did not save it.
     """
     with io.replacing(out["submission"]) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:
@@ -52,9 +50,14 @@ def package(run, inputs, out):
 
 
 def for_older_keras(config):
-    """Return a model's config, as its `config.json` holds it, in the words of Keras 3.4.
+    """Rewrite a model's config so that Keras 3.4 can read it.
 
-    Only what changes nothing is left out: a key of `NEWER_KEYS` with another value stays.
+    Args:
+        config: Content of `config.json`, or a part of it.
+
+    Returns:
+        The config without what changes nothing: a key of `NEWER_KEYS` with another value
+        stays.
     """
     if isinstance(config, list):
         return [for_older_keras(value) for value in config]
@@ -65,14 +68,14 @@ def for_older_keras(config):
         for key, value in config.items()
         if not (key in NEWER_KEYS and value == NEWER_KEYS[key])
     }
-    # Operations took no name then. Layers refer to the one beside the config, not in it.
+    # Keras 3.4 accepts no name for operations. Layers refer to the name beside the config.
     if str(config.get("module")).startswith("keras.src.ops."):
         config["config"].pop("name", None)
     return config
 
 
 def _copy_network(path, target):
-    """Copy a `.keras` file, itself a zip, to the stream `target`, for older Keras, too."""
+    """Copy a `.keras` file, which is a zip, to the stream `target`, its config rewritten."""
     try:
         with zipfile.ZipFile(path) as saved, zipfile.ZipFile(target, "w") as copy:
             config = for_older_keras(json.loads(saved.read("config.json")))
@@ -83,14 +86,14 @@ def _copy_network(path, target):
                     shutil.copyfileobj(content, written, 2**20)
     except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
         raise InputError(
-            f"{path}: no model that Keras saved, or a damaged one ({error}); remove it and "
-            "run again"
+            f"{path}: damaged, or not saved by Keras ({error}), expected the network of a "
+            "finished run; remove it and run again"
         ) from error
 
 
 def _entry(name, length=0):
-    """Describe a zip's member of `length` bytes without the time and the user's umask."""
+    """Describe a member of a zip without its time of change and the user's umask."""
     entry = zipfile.ZipInfo(name)
     entry.external_attr = 0o644 << 16
-    entry.file_size = length  # from 2 GiB on the format is another one
+    entry.file_size = length  # above 2 GiB the zip needs another format
     return entry

@@ -1,8 +1,4 @@
-"""The package for the challenge's leaderboard, and its score as a stranger would measure it.
-
-A package is a zip of two files: `model.py` with a class `Model`, and the network. It is
-scored by a process of its own that sees nothing else of this project.
-"""
+"""The score of a package, measured as the leaderboard does: by a process that sees it alone."""
 
 import logging
 import re
@@ -25,11 +21,9 @@ from hemagrid.io import class_names
 
 logger = logging.getLogger(__name__)
 
+_TAIL = 2000  # characters that are quoted of a failed package's output
 
-_TAIL = 2000  # characters of what a failed package said last
-
-
-# Runs in the package's folder: its arguments are the images and the result.
+# Runs in the folder of the package. Its arguments are the paths of the images and the result.
 _DRIVER = """
 import importlib.metadata, os, sys
 import numpy as np
@@ -41,17 +35,22 @@ np.savez(sys.argv[2], labels=labels, keras=importlib.metadata.version("keras"))
 
 
 def score(run, inputs, out, settings):
-    """Score a package in an empty folder, by a process that sees nothing but the package.
+    """Score a package that is unpacked into an empty folder.
 
-    `inputs` holds the path `submission` and either `hidden_set`, an npz with `images` and
-    `labels` as in `sources.from_npz`, or `images`, uint8 (N, H, W, 3), and `table`, its CSV
-    with `label` and `parent_id`. `out` holds the path `score`; `settings` holds `bootstrap`
-    (resamples), `seed`, `classes` (names in the order of the labels; None: as in the table),
-    `image_size` and `set`, what people call these images.
+    Writes {"run", "set", "n", "accuracy": {"value", "low", "high"} (0-1, a 95 % interval),
+    "keras" (its version), "seconds" (start-up included)} as JSON.
 
-    The score is {"run", "set", "n", "accuracy": {"value", "low", "high"} (0-1, interval as
-    in `evaluation.evaluate`), "keras" (its version), "seconds" (start-up included)}. Raises
-    InputError for a damaged package, one that fails, and answers that are no labels.
+    Args:
+        run: Name of the run.
+        inputs: Path `submission` of the package, and either `hidden_set`, an npz with `images`
+            and `labels`, whose pictures the package gets at their own size, or `images`, uint8
+            (N, S, S, 3), and `table`, its CSV with `label` and `group`.
+        out: Path `score` of the result.
+        settings: `bootstrap` (number of resamples), `seed`, `classes` (names in the order of
+            the labels, or None to take them from the table) and `set` (name of the images).
+
+    Raises:
+        InputError: The package is damaged, fails, or returns anything but labels.
     """
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder, "package")
@@ -90,41 +89,46 @@ def score(run, inputs, out, settings):
 
 
 def _hidden_set(inputs, settings, folder):
-    """Return (path of the images, labels (n,), groups (n,), number of classes)."""
+    """Return the path of the images, labels (n,), groups (n,) and the number of classes."""
     if "hidden_set" in inputs:
         images = Path(folder, "images.npy")
-        options = {key: settings[key] for key in ("classes", "image_size")}
-        table = copy_npz(inputs["hidden_set"], images, **options, every_class=False)
+        table = copy_npz(
+            inputs["hidden_set"],
+            images,
+            classes=settings["classes"],
+            image_size=None,
+            every_class=False,
+        )
         groups = table["id"]
     else:
         images = Path(inputs["images"]).absolute()
         table = io.read_table(inputs["table"])
-        groups = table["parent_id"]
+        groups = table["group"]
     k = len(settings["classes"] or class_names(table))
     return images, table["label"].to_numpy(), groups.to_numpy(), k
 
 
 def _unpack(path, folder):
-    """Unpack a package into a new folder. Raises InputError for a name that leads out of it."""
+    """Unpack a package into a new folder, unless a name leads out of it."""
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if not re.fullmatch(r"\w[\w.-]*", name):
                     raise InputError(
-                        f"{path}: holds {name!r}, expected files without folders; remove it "
-                        "and run again"
+                        f"{path}: contains {name!r}, expected files without folders; remove "
+                        "it and run again"
                     )
             archive.extractall(folder)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise InputError(
-            f"{path}: no zip, or a damaged one ({error}); remove it and run again"
+            f"{path}: damaged, or not a zip ({error}); remove it and run again"
         ) from error
 
 
 def _ask(package, unpacked, images, folder):
-    """Return (what the package in `unpacked` predicts, version of Keras in that process)."""
+    """Return what an unpacked package predicts, and the version of Keras that it used."""
     result = Path(folder, "result.npz")
-    # Isolated: neither PYTHONPATH nor the folder of this script is searched.
+    # -I: neither PYTHONPATH nor the folder of this script is searched for modules.
     done = subprocess.run(
         [sys.executable, "-I", "-c", _DRIVER, images, result],
         cwd=unpacked,
@@ -135,10 +139,10 @@ def _ask(package, unpacked, images, folder):
     if done.returncode:
         ended = f"with status {done.returncode}"
         if done.returncode < 0:
-            ended = f"by {signal.Signals(-done.returncode).name}, perhaps for its memory"
+            ended = f"by {signal.Signals(-done.returncode).name}, perhaps for lack of memory"
         raise InputError(
-            f"{package}: unpacked into an empty folder its model.py ended {ended}, expected "
-            "labels from Model().predict(X); repair what it said last and run again:\n"
+            f"{package}: in an empty folder, its model.py ended {ended}, expected labels from "
+            "Model().predict(X); fix this and run again:\n"
             f"{done.stderr[-_TAIL:].strip()}"
         )
     try:
@@ -146,20 +150,20 @@ def _ask(package, unpacked, images, folder):
             return archive["labels"], str(archive["keras"])
     except ValueError as error:
         raise InputError(
-            f"{package}: Model().predict(X) gave Python objects ({error}), expected integers "
-            "(n,); repair its model.py"
+            f"{package}: Model().predict(X) returned Python objects ({error}), expected "
+            "integers (n,); fix its model.py"
         ) from error
 
 
 def _check_labels(package, labels, n, k):
-    where = f"{package}: Model().predict(X) gave"
+    where = f"{package}: Model().predict(X) returned"
     if labels.dtype.kind not in "iu" or labels.shape != (n,):
         raise InputError(
-            f"{where} {labels.dtype} {labels.shape}, expected integers ({n},), one for each "
-            "image; repair its model.py"
+            f"{where} {labels.dtype} {labels.shape}, expected integers ({n},), one per "
+            "image; fix its model.py"
         )
     if labels.min() < 0 or labels.max() >= k:
         raise InputError(
             f"{where} labels from {labels.min()} to {labels.max()}, expected 0 to {k - 1}; "
-            "repair its model.py, or score images of the classes that it was trained on"
+            "fix its model.py, or score images of the classes that it was trained on"
         )

@@ -1,15 +1,15 @@
-"""A trained network as the challenge wants it: `Model().predict(X)`, on NumPy and Keras."""
+"""A trained network as the challenge wants it: `Model().predict(X)`, with NumPy and Keras."""
 
 import os
 
 import keras
 import numpy as np
 
-BATCH = 64  # pictures in the network at once, however many there are
+BATCH = 64  # pictures in the network at once
 
 
 class Model:
-    """The network of the file `model.keras`, which lies beside this one."""
+    """The network of the file `model.keras` in the folder of this file."""
 
     def __init__(self):
         folder = os.path.dirname(os.path.abspath(__file__))
@@ -18,23 +18,62 @@ class Model:
         )
 
     def predict(self, X):
-        """Return the class numbers, int64 (n,), of pictures X.
+        """Predict the classes of pictures.
 
-        X is uint8 or float (n, 96, 96, 3), or of the size that the network was trained on,
-        with pixels 0-255. Raises ValueError on anything else.
+        Args:
+            X: Pictures, uint8 or float (n, S, S, 3), pixels 0-255. If S is not the size that
+                the network was trained on, they are resized as its training images were.
+
+        Returns:
+            Class numbers, int64 (n,).
+
+        Raises:
+            ValueError: X is anything else.
         """
         X = np.asarray(X)
-        expected = self.network.input_shape[1:]
-        if X.ndim != 4 or X.shape[1:] != expected or X.dtype.kind not in "uif":
+        square = X.ndim == 4 and X.shape[1] == X.shape[2] > 0 and X.shape[3] == 3
+        if not square or X.dtype.kind not in "uif":
             raise ValueError(
-                f"X: found {X.dtype} {X.shape}, expected uint8 or float (n, "
-                f"{', '.join(map(str, expected))}) with pixels 0-255"
+                f"X: found {X.dtype} {X.shape}, expected uint8 or float (n, S, S, 3) with "
+                "pixels 0-255"
             )
         labels = np.empty(len(X), np.int64)
         for start in range(0, len(X), BATCH):
-            rows = X[start : start + BATCH].astype("float32")
-            # Padded to full size, because another shape would be traced anew.
+            rows = resized(X[start : start + BATCH], self.network.input_shape[1])
+            # Padded to a full batch, because another shape would be compiled anew.
             padding = [(0, BATCH - len(rows)), (0, 0), (0, 0), (0, 0)]
             probabilities = np.asarray(self.network.predict_on_batch(np.pad(rows, padding)))
             labels[start : start + BATCH] = probabilities[: len(rows)].argmax(axis=1)
         return labels
+
+
+def resized(pictures, size):
+    """Resize square pictures (n, S, S, 3) to float32 (n, size, size, 3).
+
+    This is the Lanczos filter of Pillow, which resized the training images: it widens with
+    the scale when it shrinks, works along rows and then along columns, and rounds to whole
+    pixel values after each.
+    """
+    pictures = pictures.astype("float32")
+    if pictures.shape[1] == size:
+        return pictures
+    weights = lanczos(pictures.shape[1], size)
+    for rows_and_columns in (2, 1):
+        pictures = np.moveaxis(pictures, rows_and_columns, -1) @ weights.T
+        pictures = np.clip(np.floor(np.moveaxis(pictures, -1, rows_and_columns) + 0.5), 0, 255)
+    return pictures
+
+
+def lanczos(old, new):
+    """Return the weights, float32 (new, old), that resize a line of pixels."""
+    scale = old / new
+    width = max(scale, 1.0)
+    centres = (np.arange(new)[:, None] + 0.5) * scale
+    # Pillow leaves out pixels whose centre is further away than the filter reaches.
+    first = np.maximum(np.floor(centres - 3 * width + 0.5), 0)
+    last = np.minimum(np.floor(centres + 3 * width + 0.5), old)
+    pixels = np.arange(old)
+    x = (pixels + 0.5 - centres) / width
+    weights = np.where(abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
+    weights *= (first <= pixels) & (pixels < last)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
