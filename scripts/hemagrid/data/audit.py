@@ -1,27 +1,32 @@
-"""What was found in the dataset, and what was done about it, for the report to show."""
+"""What was found in the data set and what was done about it, for the report."""
 
 from hemagrid.data.duplicates import label_conflict
-from hemagrid.names import TEST, TRAIN, VAL
+from hemagrid.names import SPLITS
 
-LISTED = 50  # entries of a list; its full count stands beside it
-
-
-IDS_LISTED = 12  # images named of one group
+LISTED = 50  # entries of a list; the full count stands beside them
+IDS_LISTED = 12  # images named per group
 
 
 def audit(samples, skipped, duplicates, splits, distance, label_conflicts):
-    """Gather counts and examples of the dataset's making, ready for JSON.
+    """Gather counts and examples of how the data set was made.
 
-    Takes the tables of `sources.read_samples`, `sources.read_skipped`,
-    `duplicates.deduplicate` and `splits.split`, and the settings used. Returns
-    - settings: near_duplicate_distance, label_conflicts
-    - counts: found = skipped + images; images = duplicates_removed + conflicts_removed
-      + kept; near_groups of two and more kept images, near_images in them;
-      label_conflicts, the groups of equal hashes under several labels
-    - classes: per class, in the order of the labels, class, found, kept, train, val,
-      test
-    - exact_groups, near_groups, label_conflicts, skipped: {count, examples}, groups
-      with the largest first
+    Args:
+        samples: Table of `readers.read_samples`.
+        skipped: Table of `readers.read_skipped`.
+        duplicates: Table of `duplicates.deduplicate`.
+        splits: Table of `splits.split`.
+        distance: Bits within which hashes are near.
+        label_conflicts: "keep_first" or "drop".
+
+    Returns:
+        A dict ready for JSON:
+        - settings: near_duplicate_distance, label_conflicts;
+        - counts: found = skipped + images; images = duplicates_removed + conflicts_removed +
+          kept; near_groups of two or more kept images and the near_images in them;
+          label_conflicts, the groups of duplicates under several labels;
+        - classes: class, found, kept, train, val, test per class, in the order of labels;
+        - exact_groups, near_groups, label_conflicts, skipped: {count, examples}, the largest
+          groups first.
     """
     images = duplicates.sort_values("id")
     kept = images[images["kept"]].astype({"near_group": "int64"})
@@ -54,17 +59,15 @@ def audit(samples, skipped, duplicates, splits, distance, label_conflicts):
 
 
 def _groups(images, column):
-    """List the groups of two images and more, largest first, then by smallest id."""
+    """List the groups of two images or more, largest first, then by smallest id."""
     repeated = images[images.duplicated(column, keep=False)]
     groups = [group for _, group in repeated.groupby(column)]
     return sorted(groups, key=lambda group: (-len(group), group["id"].iloc[0]))
 
 
 def _listing(entries, describe):
-    return {
-        "count": len(entries),
-        "examples": [describe(entry) for entry in entries[:LISTED]],
-    }
+    examples = [describe(entry) for entry in entries[:LISTED]]
+    return {"count": len(entries), "examples": examples}
 
 
 def _describe(group):
@@ -92,13 +95,7 @@ def _classes(samples, splits):
     counts = splits.groupby(["label", "split"]).size()
     rows = []
     for label, class_name, size in found.itertuples():
-        per_split = {name: int(counts.get((label, name), 0)) for name in (TRAIN, VAL, TEST)}
-        rows.append(
-            {
-                "class": class_name,
-                "found": int(size),
-                "kept": sum(per_split.values()),
-                **per_split,
-            }
-        )
+        per_split = {name: int(counts.get((label, name), 0)) for name in SPLITS}
+        row = {"class": class_name, "found": int(size), "kept": sum(per_split.values())}
+        rows.append(row | per_split)
     return rows

@@ -1,16 +1,7 @@
-"""Augmented copies with keras-cv's RandAugment and AugMix, as reproducible as a file copy.
+"""The subsets that networks see: augmented copies, and untouched originals.
 
-What an image becomes depends on (seed, image id, copy) alone: not on the process, the
-threads or the order. keras-cv's layers do not offer that as they are:
-
-- They draw from TensorFlow's global generator when built without a seed. Here that is a
-  generator whose state is of the image under way: as many images at once as there are
-  threads, and none takes another's draws.
-- Their factor samplers and AugMix's Dirichlet and Beta draws use stateful, unseeded
-  operations. Here they draw from the same generator, from the same distributions.
-
-Left as upstream has it, because the study used it: RandAugment's ten operations, each
-applied at a rate of 10/11; AugMix's range of operations, which excludes translate_y.
+The policies are keras-cv's RandAugment and AugMix. A copy depends on (seed, image id, copy)
+alone (see `seeded_layers`).
 """
 
 import hashlib
@@ -22,23 +13,74 @@ import pandas as pd
 
 from hemagrid import io
 from hemagrid.data.seeded_layers import apply_one, image_generator, seeded_layers
-from hemagrid.names import TEST, TEST_AUGMENTED
+from hemagrid.names import AUGMENTED
+
+POLICIES = ("randaugment", "augmix")
+CHUNK = 64  # images read and written at once
 
 logger = logging.getLogger(__name__)
 
 
-POLICIES = ("randaugment", "augmix")
+def augment(images, splits, subset, settings, assignment, seed, threads, out):
+    """Write the augmented copies of one subset.
+
+    The bytes are the same for any number of threads.
+
+    Args:
+        images: Path of images.npy.
+        splits: Path of splits.csv.
+        subset: A key of `names.AUGMENTED`.
+        settings: Dict with `copies`, `randaugment` (`n`, `m`) and `augmix` (`k`, `m`).
+        assignment: "alternate" or "random" (see `assign_policies`).
+        seed: Integer, at least 0.
+        threads: Number of images under way at once.
+        out: Paths of the two files to write: `images` (.npy) and `table` (.csv).
+    """
+    # keras-cv runs on TensorFlow only, and a GPU would compute other pixels.
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+    parents = _read_split(splits, AUGMENTED[subset])
+    copies = settings["copies"]
+    table = _table(parents.loc[parents.index.repeat(copies)])
+    table["copy"] = np.tile(np.arange(copies), len(parents))
+    table["policy"] = assign_policies(parents["id"], copies, seed, assignment).ravel()
+    pixels = io.open_images(images)
+    with io.new_array(out["images"], (len(table), *pixels.shape[1:]), "uint8") as array:
+        augment_rows(pixels, table, settings, seed, array, threads)
+        table["sha256"] = _digests(array)
+    io.write_table(out["table"], table)
+    logger.info("%s: %d copies of %d images", subset, len(table), len(parents))
 
 
-# Images read and written at once.
-CHUNK = 64
+def originals(images, splits, split, out):
+    """Write the untouched images of one split.
+
+    Args:
+        images: Path of images.npy.
+        splits: Path of splits.csv.
+        split: Name of the split.
+        out: Paths of the two files to write: `images` (.npy) and `table` (.csv).
+    """
+    table = _table(_read_split(splits, split)).assign(copy=0, policy="original")
+    pixels = io.open_images(images)
+    with io.new_array(out["images"], (len(table), *pixels.shape[1:]), "uint8") as array:
+        for position, id_ in enumerate(table["parent_id"]):
+            array[position] = pixels[id_]
+        table["sha256"] = _digests(array)
+    io.write_table(out["table"], table)
 
 
 def assign_policies(ids, copies, seed, assignment):
-    """Return the policy of each copy of each image, str (len(ids), copies).
+    """Choose the policy of each copy of each image.
 
-    "alternate": the copies of an image take turns, and (seed, id) decides which policy
-    begins. "random": each copy draws its own.
+    Args:
+        ids: Image ids, integers (n,).
+        copies: Copies per image.
+        seed: Integer, at least 0.
+        assignment: "alternate": the copies of an image take turns, and (seed, id) decides
+            which policy begins. "random": each copy draws its own.
+
+    Returns:
+        Names out of `POLICIES`, str (n, copies).
     """
     draws = np.array(
         [np.random.default_rng([seed, id_]).integers(2, size=copies) for id_ in ids]
@@ -48,30 +90,27 @@ def assign_policies(ids, copies, seed, assignment):
     return np.array(POLICIES)[draws]
 
 
-def _keys(seed, ids, copies):
-    """Return one 62-bit key per (seed, id, copy), int64 (n,)."""
-    return np.array(
-        [
-            np.random.SeedSequence([seed, id_, copy]).generate_state(1, "uint64")[0]
-            >> np.uint64(2)
-            for id_, copy in zip(ids, copies, strict=True)
-        ],
-        dtype="int64",
-    )
-
-
 def augment_rows(images, plan, settings, seed, out, threads=1):
-    """Fill `out`, uint8 (n, S, S, 3), with the copies that the rows of `plan` describe.
+    """Compute the copies that the rows of a table describe.
 
-    `plan` has columns parent_id, copy, policy; parent_id is a row of `images`. `threads`
-    images are under way at once.
+    Args:
+        images: uint8 (N, S, S, 3), memory-mapped or not.
+        plan: Table with the columns parent_id (a row of `images`), copy and policy.
+        settings: Dict with `randaugment` and `augmix`, as in `augment`.
+        seed: Integer, at least 0.
+        out: Array to fill, uint8 (n, S, S, 3), one image per row of `plan`.
+        threads: Number of images under way at once.
     """
     import tensorflow as tf
 
     parents = plan["parent_id"].to_numpy()
-    keys = _keys(seed, parents, plan["copy"].to_numpy())
+    keys = [
+        np.random.SeedSequence([seed, *row]).generate_state(1, "uint64")[0] >> np.uint64(2)
+        for row in zip(parents, plan["copy"], strict=True)
+    ]
+    keys = np.array(keys, dtype="int64")
     policies = plan["policy"].map(POLICIES.index).to_numpy(dtype="int32")
-    # Rounding differs with the graph optimizer, which other code of a process may switch.
+    # The graph optimizer rounds differently, and other code in the process may switch it.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     generator = image_generator()
     layers = seeded_layers(settings, generator)
@@ -83,8 +122,7 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
 
     def one(image, key, policy):
         generator.begin(key)
-        image = tf.cast(image, tf.float32)
-        copy = apply_one(layers, policy, image)
+        copy = apply_one(layers, policy, tf.cast(image, tf.float32))
         return tf.cast(tf.clip_by_value(tf.round(copy), 0, 255), tf.uint8)
 
     specifications = (
@@ -99,7 +137,7 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
         .batch(CHUNK)
     )
     options = tf.data.Options()
-    # A sum of pixels by two threads rounds otherwise than by one.
+    # Two threads round the sum of an image's pixels differently from one.
     options.threading.max_intra_op_parallelism = 1
     start = 0
     for chunk in copies.with_options(options).as_numpy_iterator():
@@ -108,41 +146,21 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
         start += len(chunk)
 
 
-def augment(images, splits, subset, settings, assignment, seed, threads, out):
-    """Write the augmented copies of one subset: `out["images"]` and `out["table"]`.
-
-    `images` and `splits` are paths (images.npy, splits.csv); the parents of
-    `test_augmented` are the test images. The bytes are the same for any number of threads.
-    """
-    # keras-cv works on TensorFlow alone, whatever backend the networks run on, and a GPU
-    # would give other pixels.
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
-    split = {TEST_AUGMENTED: TEST}.get(subset, subset)
-    parents = _members(splits, split)
-    table = _plan(parents, settings["copies"], seed, assignment)
-    pixels = io.open_images(images)
-    with io.new_array(out["images"], (len(table), *pixels.shape[1:]), "uint8") as array:
-        augment_rows(pixels, table, settings, seed, array, threads)
-        table["sha256"] = _digests(array)
-    io.write_table(out["table"], table)
-    logger.info(f"{subset}: {len(table)} copies of {len(parents)} images")
+def _read_split(splits, split):
+    table = io.read_table(splits)
+    return table[table["split"] == split]
 
 
-def _plan(parents, copies, seed, assignment):
-    """Return one row per copy, in the order of the parents, with its policy."""
-    ids = parents["id"].to_numpy()
-    count = len(ids) * copies
-    repeated = parents.loc[parents.index.repeat(copies)].reset_index(drop=True)
+def _table(parents):
+    """Make a subset's table, one row per row of `parents`; digests are still to come."""
     return pd.DataFrame(
         {
-            "id": np.arange(count),
-            "label": repeated["label"],
-            "class_name": repeated["class_name"],
-            "source": repeated["source"],
+            "id": np.arange(len(parents)),
+            "label": parents["label"].to_numpy(),
+            "class_name": parents["class_name"].to_numpy(),
+            "source": parents["source"].to_numpy(),
             "sha256": "",
-            "parent_id": repeated["id"],
-            "copy": np.tile(np.arange(copies), len(ids)),
-            "policy": assign_policies(ids, copies, seed, assignment).ravel(),
+            "parent_id": parents["id"].to_numpy(),
         }
     )
 
@@ -154,34 +172,3 @@ def _digests(array):
         chunk = io.take(array, slice(start, start + CHUNK))
         digests += [hashlib.sha256(image.tobytes()).hexdigest() for image in chunk]
     return digests
-
-
-def _members(splits, split):
-    """Read the rows of splits.csv that belong to `split`."""
-    table = io.read_table(splits)
-    return table[table["split"] == split]
-
-
-def originals(images, splits, split, out):
-    """Write the untouched images of a split: `out["images"]` and `out["table"]`."""
-    rows = _members(splits, split)
-    pixels = io.open_images(images)
-    with io.new_array(out["images"], (len(rows), *pixels.shape[1:]), "uint8") as array:
-        for position, id_ in enumerate(rows["id"]):
-            array[position] = pixels[id_]
-        digests = _digests(array)
-    io.write_table(
-        out["table"],
-        pd.DataFrame(
-            {
-                "id": np.arange(len(rows)),
-                "label": rows["label"].to_numpy(),
-                "class_name": rows["class_name"].to_numpy(),
-                "source": rows["source"].to_numpy(),
-                "sha256": digests,
-                "parent_id": rows["id"].to_numpy(),
-                "copy": 0,
-                "policy": "original",
-            }
-        ),
-    )

@@ -1,31 +1,32 @@
-"""Augmented copies with keras-cv's RandAugment and AugMix, as reproducible as a file copy.
+"""keras-cv's RandAugment and AugMix with every draw seeded by the image under way.
 
-What an image becomes depends on (seed, image id, copy) alone: not on the process, the
-threads or the order. keras-cv's layers do not offer that as they are:
+Why this module exists: a copy must depend on (seed, image id, copy) alone, not on the
+process, the threads or the order. As they are, keras-cv's layers draw from TensorFlow's
+global generator, and their factor samplers and AugMix's Dirichlet and Beta draws use unseeded
+operations. Here all of them draw, from the same distributions, from one generator that makes
+its state anew for each image: as many images run at once as there are threads, and none takes
+another's draws. The rest is as upstream has it, because the study used it: RandAugment's ten
+operations, each applied at a rate of 10/11, and AugMix's range of operations, which excludes
+translate_y.
 
-- They draw from TensorFlow's global generator when built without a seed. Here that is a
-  generator whose state is of the image under way: as many images at once as there are
-  threads, and none takes another's draws.
-- Their factor samplers and AugMix's Dirichlet and Beta draws use stateful, unseeded
-  operations. Here they draw from the same generator, from the same distributions.
-
-Left as upstream has it, because the study used it: RandAugment's ten operations, each
-applied at a rate of 10/11; AugMix's range of operations, which excludes translate_y.
+What would allow its removal: layers that take a seed per image (stateless draws) under
+`tf.function`, in keras-cv, Keras or elsewhere, with these ten operations; or giving up
+keras-cv's exact policies for a Pillow-based RandAugment with a generator per image.
 """
 
 import functools
 
-# TensorFlow makes a variable of this name anew each time: its `ResourceHandle::ANONYMOUS_NAME`.
+# TensorFlow's `ResourceHandle::ANONYMOUS_NAME`: a variable of this name is new each time.
 ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"
 
 
 def image_generator():
-    """Return a generator that draws, in a graph, from the state that `begin` made there."""
+    """Return a `tf.random.Generator` whose `begin(key)` starts the stream of one image."""
     import tensorflow as tf
 
     class ImageGenerator(tf.random.Generator):
         def begin(self, key):
-            """Make the state, anew in each run of the graph: the stream of a key (int64)."""
+            """Start the stream of `key`, an int64 scalar, in this run of the graph."""
             self.handle = tf.raw_ops.VarHandleOp(
                 dtype=tf.int64, shape=(3,), shared_name=ANONYMOUS
             )
@@ -45,11 +46,19 @@ def image_generator():
 
 
 def seeded_layers(settings, generator):
-    """Build the layers of POLICIES, in that order; all their draws are of `generator`."""
+    """Build RandAugment and AugMix so that they draw from `generator` alone.
+
+    Args:
+        settings: Dict with `randaugment` (`n`, `m`) and `augmix` (`k`, `m`).
+        generator: The generator of `image_generator`.
+
+    Returns:
+        The two layers. Each takes and returns a float32 image (H, W, 3), values 0 to 255.
+    """
     import keras_cv
     import tensorflow as tf
 
-    # keras-cv's layers take the global generator at construction.
+    # keras-cv's layers take the global generator when they are built.
     former = tf.random.get_global_generator()
     tf.random.set_global_generator(generator)
 
@@ -69,7 +78,7 @@ def seeded_layers(settings, generator):
 
     class AugMix(keras_cv.layers.AugMix):
         def _apply_op(self, image, op_index):
-            # Upstream asks for each operation in turn whether it is the one.
+            # Upstream tests for each operation in turn whether it was drawn.
             operations = (
                 self._auto_contrast,
                 self._equalize,
@@ -92,11 +101,8 @@ def seeded_layers(settings, generator):
             return sample / tf.reduce_sum(sample, axis=-1, keepdims=True)
 
         def _sample_from_beta(self, alpha, beta):
-            first, second = (
-                self._gamma(tf.constant(alpha)),
-                self._gamma(tf.constant(beta)),
-            )
-            return first / (first + second)
+            first = self._gamma(tf.constant(alpha))
+            return first / (first + self._gamma(tf.constant(beta)))
 
     def draw_from_generator(layer):
         for name, sampler in list(vars(layer).items()):
@@ -122,10 +128,15 @@ def seeded_layers(settings, generator):
 
 
 def apply_one(functions, index, image):
-    """Return what `functions[index]`, an int32 tensor, makes of the image.
+    """Apply `functions[index]` to an image.
 
-    Each stays a function of its own in the graph: TensorFlow would merge them and then walk
-    through all the operations of those not chosen.
+    Each function stays apart in the graph. TensorFlow would merge them and then visit all
+    operations of those not chosen.
+
+    Args:
+        functions: Functions from an image to an image.
+        index: int32 scalar tensor.
+        image: The image, a tensor.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Which image is for training, validation or test: stratified, near groups whole."""
+"""Which image is for training, validation or test: stratified, near-duplicate groups whole."""
 
 import math
 from collections import Counter
@@ -11,54 +11,70 @@ COLUMNS = ["id", "label", "class_name", "source", "near_group", "split"]
 
 
 def split(duplicates, shares, seed):
-    """Divide the kept images among the splits named in `shares` (name to share, sum 1).
+    """Divide the kept images among splits without parting a near-duplicate group.
 
-    Takes the table of `duplicates.deduplicate`; returns id, label, class_name, source,
-    near_group, split of each kept image, by id. A near-duplicate group is never parted.
-    Each class comes within one image of its shares wherever its groups leave room for
-    that; the result depends on the images and `seed`, not on the order of the rows.
+    Groups are placed one by one: those of several classes first, then by size, ties in
+    random order. Each goes to the split whose target counts it exceeds least, then to the one
+    that still needs most images. Single images come last and fill the gaps. Each class ends
+    within one image of its shares wherever its groups leave room for that. The result does
+    not depend on the order of the rows.
 
-    Groups are placed one by one, first those of several classes, then by size, ties in
-    random order; each goes where it exceeds the target counts least, then where most
-    images are still due. Single images come last and fill what is left.
+    Args:
+        duplicates: Table of `duplicates.deduplicate`.
+        shares: Dict from the name of a split to its share; the shares sum to 1.
+        seed: Integer, at least 0.
 
-    Raises InputError for shares that are not a division of 1, and, naming class and
-    count, where a class cannot have an image in each split.
+    Returns:
+        Table of the kept images by id: id, label, class_name, source, near_group, split.
+
+    Raises:
+        InputError: The shares do not divide 1, or a class cannot have an image in each split.
     """
     if min(shares.values()) <= 0 or not math.isclose(sum(shares.values()), 1):
         raise InputError(f"splits: found {shares}, expected shares above 0 that add up to 1")
     kept = duplicates[duplicates["kept"]].sort_values("id", ignore_index=True)
     kept = kept.astype({"near_group": "int64"})
     groups = _groups(kept, seed)
-    names = dict(zip(duplicates["label"], duplicates["class_name"], strict=True))
+    class_names = dict(zip(duplicates["label"], duplicates["class_name"], strict=True))
     images = Counter(kept["label"].tolist())
-    waiting = Counter(label for counts in groups.values() for label in counts)
-    for label, class_name in names.items():
-        if waiting[label] < len(shares):
-            raise _too_small(class_name, images[label], waiting[label], shares)
+    groups_of = Counter(label for counts in groups.values() for label in counts)
+    due = {label: _targets(images[label], shares) for label in class_names}
+    lacking = {label: set(shares) for label in class_names}
+    waiting = groups_of.copy()
 
-    due = {label: _targets(images[label], shares) for label in names}
-    lacking = {label: set(shares) for label in names}
+    def cost(name, counts):
+        # A class with no more groups to come than splits without it can spare none.
+        robbed = sum(
+            name not in lacking[label] and waiting[label] <= len(lacking[label])
+            for label in counts
+        )
+        excess = sum(max(0, count - due[label][name]) for label, count in counts.items())
+        served = sum(name in lacking[label] for label in counts)
+        return robbed, excess, -served, -min(due[label][name] for label in counts)
+
     split_of = {}
     for group, counts in groups.items():
-        chosen = _choose(counts, due, lacking, waiting)
+        chosen = min(shares, key=lambda name: cost(name, counts))
         split_of[group] = chosen
         for label, count in counts.items():
             due[label][chosen] -= count
             lacking[label].discard(chosen)
             waiting[label] -= 1
-    for label, class_name in names.items():
+    for label, class_name in class_names.items():
         if lacking[label]:
-            count = sum(label in counts for counts in groups.values())
-            raise _too_small(class_name, images[label], count, shares)
+            raise InputError(
+                f"class {class_name!r}: found {images[label]} images in {groups_of[label]}"
+                " near-duplicate groups once duplicates are removed, expected enough to give"
+                f" each of {', '.join(shares)} at least one, and groups are never parted; add"
+                " images, leave the class out, or lower dataset.near_duplicate_distance"
+            )
     return kept.assign(split=kept["near_group"].map(split_of))[COLUMNS]
 
 
 def _groups(kept, seed):
-    """Map each near group to its images per label, in the order of placing them."""
+    """Map each near-duplicate group to its images per label, in the order of placing them."""
     groups = {}
-    pairs = zip(kept["near_group"].tolist(), kept["label"].tolist(), strict=True)
-    for group, label in pairs:
+    for group, label in zip(kept["near_group"].tolist(), kept["label"].tolist(), strict=True):
         groups.setdefault(group, Counter())[label] += 1
     keys = sorted(groups)
     shuffled = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
@@ -74,28 +90,3 @@ def _targets(count, shares):
     for name in by_remainder[: count - sum(targets.values())]:
         targets[name] += 1
     return targets
-
-
-def _choose(counts, due, lacking, waiting):
-    """Choose the split for a group that has `counts[label]` images of each label."""
-
-    def cost(name):
-        # A class with no more groups to come than splits without it can spare none.
-        robbed = sum(
-            name not in lacking[label] and waiting[label] <= len(lacking[label])
-            for label in counts
-        )
-        excess = sum(max(0, n - due[label][name]) for label, n in counts.items())
-        served = sum(name in lacking[label] for label in counts)
-        return robbed, excess, -served, -min(due[label][name] for label in counts)
-
-    return min(next(iter(due.values())), key=cost)
-
-
-def _too_small(class_name, images, groups, shares):
-    return InputError(
-        f"class {class_name!r}: found {images} images in {groups} near-duplicate groups"
-        f" once duplicates are removed, expected enough to give each of"
-        f" {', '.join(shares)} at least one, and groups are never parted; add images,"
-        " leave the class out, or lower dataset.near_duplicate_distance"
-    )
