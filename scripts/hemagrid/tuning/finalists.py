@@ -1,4 +1,4 @@
-"""Which backbones get a better head? Those whose best run ranks highest, or those named."""
+"""The choice of the backbones to tune."""
 
 from hemagrid.errors import InputError
 from hemagrid.evaluation.metrics import load_metrics
@@ -6,19 +6,23 @@ from hemagrid.io import read_json, write_json
 
 
 def ranking(metrics, select_by):
-    """Rank the backbones by the accuracy of their best run on subset `select_by`.
+    """Rank the backbones by the accuracy of their best run.
 
-    `metrics` is {run: content of metrics.json, or None where it is missing}. Returns
-    [{"backbone", "run", "accuracy"}], best first: each backbone once, by its best head; of
-    equals the one that comes first in `metrics`, as of equal heads the simpler one. Runs
-    without a backbone or without that subset do not take part.
+    Args:
+        metrics: {run: content of metrics.json, or None if the run is missing}. Ties go to the
+            first, which in grid order is the simpler head.
+        select_by: Subset on which accuracy counts. Runs without it, and runs without a
+            backbone, are left out.
+
+    Returns:
+        A list of {"backbone", "run", "accuracy"}, best first, one entry per backbone.
     """
     runs = [
         {"backbone": m["backbone"], "run": run, "accuracy": m["subsets"][select_by]["accuracy"]}
         for run, m in metrics.items()
         if m and m["backbone"] and select_by in m["subsets"]
     ]
-    runs.sort(key=lambda row: -row["accuracy"]["value"])  # stable: equals keep their order
+    runs.sort(key=lambda row: -row["accuracy"]["value"])  # stable, so ties keep their order
     best = {}
     for row in runs:
         best.setdefault(row["backbone"], row)
@@ -26,11 +30,17 @@ def ranking(metrics, select_by):
 
 
 def select_finalists(metrics, out, finalists, select_by, backbones):
-    """Write finalists.json, the backbones to tune and why.
+    """Write finalists.json: the backbones to tune, and why.
 
-    `metrics` are paths of metrics.json in grid order; `finalists` is how many backbones,
-    fewer where there are no more; `backbones`, unless None, are names that override the
-    choice. Raises InputError when no run has been evaluated on `select_by`.
+    Args:
+        metrics: Paths of metrics.json in grid order.
+        out: Path of finalists.json.
+        finalists: Number of backbones to choose. All are taken if there are fewer.
+        select_by: Subset that ranks them, as in `ranking`.
+        backbones: Names that replace the choice, or None.
+
+    Raises:
+        InputError: if no transfer run was evaluated on `select_by`.
     """
     if backbones is not None:
         content = {"chosen_by": "config", "finalists": backbones, "ranking": [], "missing": []}
@@ -41,7 +51,7 @@ def select_finalists(metrics, out, finalists, select_by, backbones):
     if not ranked:
         raise InputError(
             f"tuning: found no transfer run with an accuracy on {select_by} among "
-            f"{', '.join(loaded) or 'no runs at all'}, expected one at least; train them, or "
+            f"{', '.join(loaded) or 'no runs at all'}, expected at least one; train one, or "
             "name the backbones in tuning.backbones"
         )
     write_json(
@@ -56,5 +66,5 @@ def select_finalists(metrics, out, finalists, select_by, backbones):
 
 
 def read(path):
-    """Return the names of the finalists in finalists.json."""
+    """Read the names of the finalists from finalists.json."""
     return read_json(path)["finalists"]

@@ -1,15 +1,22 @@
-"""The trials of a search: read, ranked, and laid out for people."""
+"""The trials of a search: reading them, and choosing the best one."""
 
 from hemagrid import io
 
 
 def read_trials(path):
-    """Read the trials of a search (results/tuning/{run}_trials.csv); empty is missing."""
+    """Read a table of trials that `search.search_head` wrote; empty cells are missing."""
     return io.read_sparse(path, "dense", "dropout")
 
 
 def best_trial(trials):
-    """Return the row of the best trial: by accuracy, then by loss, then the earliest."""
+    """Choose the best trial: by accuracy, then by loss, then the earliest.
+
+    Args:
+        trials: Data frame with `val_accuracy`, `val_loss` and `trial`.
+
+    Returns:
+        Its row, a series.
+    """
     order = trials.sort_values(
         ["val_accuracy", "val_loss", "trial"], ascending=[False, True, True]
     )
