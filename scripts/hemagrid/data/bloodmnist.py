@@ -1,9 +1,8 @@
-"""BloodMNIST: the public set of blood cells that stands in for the study's own file.
+"""BloodMNIST, the public set of blood cells that stands in for the study's own file.
 
 MedMNIST+ (Yang et al., "MedMNIST v2", Scientific Data 10:41, 2023; larger sizes at
-https://zenodo.org/records/10519652, CC BY 4.0), from the pictures of Acevedo et al.,
-Data in Brief 30:105474, 2020. By its counts, its train split is the study's set without
-the junk rows.
+https://zenodo.org/records/10519652, CC BY 4.0), from the pictures of Acevedo et al., Data in
+Brief 30:105474, 2020. By its counts, its train split is the study's set without the junk.
 """
 
 from pathlib import Path
@@ -13,8 +12,6 @@ import pooch
 from hemagrid.errors import InputError
 
 ZENODO = "https://zenodo.org/records/10519652/files"
-
-
 MD5 = {
     64: "2b94928a2ae4916078ca51e05b6b800b",
     128: "adace1e0ed228fccda1f39692059dd4c",
@@ -23,11 +20,21 @@ MD5 = {
 
 
 def fetch(resolution, folder, base_url=ZENODO):
-    """Return the path of `bloodmnist_{resolution}.npz` in `folder`, fetched if absent.
+    """Fetch a BloodMNIST file, or check the one that is there.
 
-    A file that is there already is used without a network if its MD5 is the published
-    one. Raises InputError for another checksum, a resolution that is not published, and
-    a file that cannot be fetched, saying where to get it and where to put it.
+    A file that is there needs no network.
+
+    Args:
+        resolution: Edge of its pictures in pixels, a key of `MD5`.
+        folder: Path of the folder for the file.
+        base_url: Address of the folder that it is fetched from.
+
+    Returns:
+        Path of `bloodmnist_{resolution}.npz` in `folder`.
+
+    Raises:
+        InputError: If the resolution is not published, the file has another checksum, or it
+            cannot be fetched.
     """
     if resolution not in MD5:
         raise InputError(

@@ -1,10 +1,4 @@
-"""Where images come from: an npz or class folders, made one array and one table.
-
-Every source keeps one contract: `images.npy`, uint8 (N, S, S, 3), and `samples.csv`
-with the columns of `COLUMNS`. A row with an image has its row number in `images.npy` as
-id; rows of skipped files come last, without id and label, and say why they were
-skipped.
-"""
+"""One picture file to one square RGB picture, or the reason why not."""
 
 import warnings
 
@@ -14,26 +8,26 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 64 * 2**20  # of one picture, read from its header before decoding
 
 
-def square(picture, size):
-    """Crop a picture to its centre square and resize that to `size`, by Lanczos filter.
-
-    Pillow's Lanczos widens with the scale, so shrinking does not alias. A picture that
-    is `size` by `size` already keeps its pixels.
-    """
-    if picture.size == (size, size):
-        return picture
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    centre = picture.crop((left, top, left + side, top + side))
-    return centre.resize((size, size), Image.Resampling.LANCZOS)
+class Unusable(Exception):
+    """Why a file gives no picture."""
 
 
 def read_picture(path, image_size, strict=False):
-    """Decode one picture file to an RGB picture of `image_size` by `image_size`.
+    """Read one picture file.
 
-    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to
-    8 bits, of several frames the first is taken; then `square`. Raises `Unusable` with
-    the reason where that gives no picture, and with `strict` where it changes anything.
+    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8
+    bits, and only the first of several frames is used; see also `square`.
+
+    Args:
+        path: Path of the file.
+        image_size: Edge of the result in pixels.
+        strict: Whether to refuse a picture that is not RGB of that size already.
+
+    Returns:
+        A Pillow picture, RGB, `image_size` by `image_size`.
+
+    Raises:
+        Unusable: If the file gives no picture, or `strict` refuses it.
     """
     if path.name.startswith("."):
         raise Unusable("hidden")
@@ -57,8 +51,30 @@ def read_picture(path, image_size, strict=False):
         raise Unusable(f"unreadable: {printable(str(error))}") from error
 
 
-class Unusable(Exception):
-    """Why a file gives no picture."""
+def square(picture, size):
+    """Crop a picture to its centre square and resize that by a Lanczos filter.
+
+    Pillow's Lanczos filter widens with the scale, so shrinking does not alias. A picture of
+    the right size keeps its pixels.
+
+    Args:
+        picture: A Pillow picture.
+        size: Edge of the result in pixels.
+
+    Returns:
+        A Pillow picture, `size` by `size`.
+    """
+    if picture.size == (size, size):
+        return picture
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    centre = picture.crop((left, top, left + side, top + side))
+    return centre.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def printable(text):
+    """Escape what no CSV should hold: control characters and undecodable bytes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _check_picture(picture, image_size, strict):
@@ -87,8 +103,3 @@ def _to_rgb(picture):
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
-
-
-def printable(text):
-    """Escape what no CSV should hold: control characters, undecodable bytes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,10 +1,10 @@
-"""Pictures of a blood smear, drawn: the demonstration's data set, without a network.
+"""Drawn pictures of a blood smear: the demonstration's data set, made without a network.
 
-Each class shows what a haematologist names it by: size, nucleus, granules, the colour
-of the cytoplasm (Rodak & Carr, Clinical Hematology Atlas), in the colours of a
-May-Grunwald-Giemsa stain. What a real collection also holds is planted: copies, near
-copies, a picture under several labels, a file that is no picture. Lengths are in
-half-widths of the picture: its centre is (0, 0), its edges are at -1 and 1.
+Each class shows what a haematologist knows it by: size, nucleus, granules and the colour of the
+cytoplasm (Rodak & Carr, Clinical Hematology Atlas), in the colours of a May-Grunwald-Giemsa
+stain. The set also holds what real collections hold: copies, near copies, one picture under
+several labels, and a file that is no picture. Lengths are in half-widths of the picture: its
+centre is (0, 0), its edges are at -1 and 1.
 """
 
 import os
@@ -18,90 +18,42 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from hemagrid.errors import InputError
+from hemagrid.logs import track
 
 CLASS_NAMES = (
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "ig",
-    "lymphocyte",
-    "monocyte",
-    "neutrophil",
-    "platelet",
+    *("basophil", "eosinophil", "erythroblast", "ig"),
+    *("lymphocyte", "monocyte", "neutrophil", "platelet"),
 )
-
-
 NEAR_DISTANCE = 4  # largest pHash Hamming distance of a planted near duplicate
 
-
 _CANVAS = 144  # drawn at this size and then reduced: the same cell at every image size
-
-
-_CREAM, _LILAC = (254, 231, 206), (229, 223, 237)  # the empty slide, two laboratories
-
-
+_CREAM, _LILAC = (254, 231, 206), (229, 223, 237)  # the empty slide of two laboratories
 _RED_CELL, _PALLOR = (204, 168, 162), (246, 222, 202)
-
-
 _CHROMATIN = (78, 34, 128)
 
 
 def write_smears(folder, per_class, image_size, seed, duplicates, near_duplicates, junk):
-    """Write a folder of class folders, `per_class` PNG pictures each, and the planted.
+    """Write a folder of class folders with PNG pictures.
 
-    Of each class in turn, `duplicates` cells come a second time as the same bytes
-    (`*_copy.png`) and `near_duplicates` others slightly changed (`*_near.png`, pHash
-    distance 1 to `NEAR_DISTANCE`). One picture of no cell lies in `junk` class folders
-    (`artefact.png`), and one text calls itself `broken.png`. A picture depends on
-    (seed, class, index) alone. `folder` appears once it is complete.
+    The folder appears once it is complete. A picture depends on (seed, class, index) alone.
 
-    Raises InputError when `folder` already holds files, or when more is to be planted
-    than there are cells (copies, near copies) or classes (junk).
+    Args:
+        folder: Path of the folder, which must be empty or absent.
+        per_class: Number of cells per class.
+        image_size: Edge of the pictures in pixels.
+        seed: Seed of everything drawn.
+        duplicates: Number of cells that come a second time as the same bytes
+            (`*_copy.png`), from each class in turn.
+        near_duplicates: Number of other cells that come a second time slightly changed
+            (`*_near.png`), at a pHash distance of 1 to `NEAR_DISTANCE`.
+        junk: Number of class folders that hold one and the same picture of no cell
+            (`artefact.png`).
+
+    Raises:
+        InputError: If the folder holds files, or there are fewer cells than copies asked
+            for, or fewer classes than `junk`.
     """
     folder = Path(folder)
-    _check_counts(per_class, duplicates, near_duplicates, junk)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder}: the generated smears go here, found other files, expected an "
-            "empty or absent folder; remove it or choose another"
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        tree = Path(temporary, folder.name)
-        for class_name in CLASS_NAMES:
-            (tree / class_name).mkdir(parents=True)
-            for index in range(per_class):
-                rng = _rng(seed, class_name, index)
-                picture = draw_cell(class_name, image_size, rng)
-                _save(picture, _path(tree, class_name, index))
-        for class_name, index in _cells_in_turn(0, duplicates):
-            path = _path(tree, class_name, index)
-            shutil.copyfile(path, path.with_stem(f"{path.stem}_copy"))
-        # Numbered after the copies, so that no cell comes three times.
-        for class_name, index in _cells_in_turn(duplicates, near_duplicates):
-            path = _path(tree, class_name, index)
-            changed = _nearly(np.asarray(Image.open(path)), seed, class_name, index)
-            _save(changed, path.with_stem(f"{path.stem}_near"))
-        artefact = _draw_artefact(image_size, np.random.default_rng(seed))
-        for class_name in CLASS_NAMES[:junk]:
-            _save(artefact, tree / class_name / "artefact.png")
-        (tree / CLASS_NAMES[0] / "broken.png").write_text("This is no picture.\n")
-        os.replace(tree, folder)
-
-
-def draw_cell(class_name, image_size, rng):
-    """Draw one cell among red cells: uint8 (image_size, image_size, 3).
-
-    Raises InputError when `class_name` is none of `CLASS_NAMES`.
-    """
-    if class_name not in _CELLS:
-        raise InputError(
-            f"class {class_name!r} cannot be drawn, expected one of {', '.join(CLASS_NAMES)}"
-        )
-    return _finish(_CELLS[class_name](rng), image_size, rng)
-
-
-def _check_counts(per_class, duplicates, near_duplicates, junk):
     cells = per_class * len(CLASS_NAMES)
     if duplicates + near_duplicates > cells:
         raise InputError(
@@ -114,6 +66,54 @@ def _check_counts(per_class, duplicates, near_duplicates, junk):
             f"smears: junk under {junk} labels asked for, expected at most "
             f"{len(CLASS_NAMES)}, the number of classes"
         )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder}: the generated smears go here, found other files, expected an "
+            "empty or absent folder; remove it or choose another"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        tree = Path(temporary, folder.name)
+        for class_name in track(CLASS_NAMES, "Drawing cells", step=per_class):
+            (tree / class_name).mkdir(parents=True)
+            for index in range(per_class):
+                rng = _rng(seed, class_name, index)
+                picture = draw_cell(class_name, image_size, rng)
+                Image.fromarray(picture).save(_path(tree, class_name, index))
+        for class_name, index in _cells_in_turn(0, duplicates):
+            path = _path(tree, class_name, index)
+            shutil.copyfile(path, path.with_stem(f"{path.stem}_copy"))
+        # Numbered after the copies, so that no cell comes three times.
+        for class_name, index in _cells_in_turn(duplicates, near_duplicates):
+            path = _path(tree, class_name, index)
+            changed = _nearly(np.asarray(Image.open(path)), seed, class_name, index)
+            Image.fromarray(changed).save(path.with_stem(f"{path.stem}_near"))
+        artefact = Image.fromarray(_draw_artefact(image_size, np.random.default_rng(seed)))
+        for class_name in CLASS_NAMES[:junk]:
+            artefact.save(tree / class_name / "artefact.png")
+        (tree / CLASS_NAMES[0] / "broken.png").write_text("This is no picture.\n")
+        os.replace(tree, folder)
+
+
+def draw_cell(class_name, image_size, rng):
+    """Draw one cell among red cells.
+
+    Args:
+        class_name: One of `CLASS_NAMES`.
+        image_size: Edge of the picture in pixels.
+        rng: A NumPy random generator.
+
+    Returns:
+        A picture, uint8 (image_size, image_size, 3).
+
+    Raises:
+        InputError: If there is no such class.
+    """
+    if class_name not in _CELLS:
+        raise InputError(
+            f"class {class_name!r} cannot be drawn, expected one of {', '.join(CLASS_NAMES)}"
+        )
+    return _finish(_CELLS[class_name](rng), image_size, rng)
 
 
 def _rng(seed, class_name, *numbers):
@@ -124,22 +124,15 @@ def _path(tree, class_name, index):
     return tree / class_name / f"{class_name}_{index:04}.png"
 
 
-def _save(picture, path):
-    Image.fromarray(picture).save(path)
-
-
 def _cells_in_turn(first, count):
-    """(class name, index) of `count` cells from the `first` on, classes in turn."""
+    """Yield (class name, index) of `count` cells from the `first` on, classes in turn."""
     for number in range(first, first + count):
         index, label = divmod(number, len(CLASS_NAMES))
         yield CLASS_NAMES[label], index
 
 
 def _nearly(picture, seed, class_name, index):
-    """The same cell photographed again: a little brighter, the light less even.
-
-    The unevenness grows until the pHash changes, and no further.
-    """
+    """Return the same cell a little brighter and less evenly lit, until its pHash changes."""
     rng = _rng(seed, class_name, index, 1)
     original = imagehash.phash(Image.fromarray(picture))
     for strength in np.arange(0.5, 20, 0.1):
@@ -152,21 +145,18 @@ def _nearly(picture, seed, class_name, index):
 
 
 def _smooth_noise(rng, spacing, size):
-    """Smooth noise (size, size), standard normal on a lattice of that spacing."""
+    """Return smooth noise (size, size), standard normal on a lattice of that spacing."""
     side = round(2 / spacing) + 1
     lattice = Image.fromarray(rng.standard_normal((side, side), dtype=np.float32))
     return np.asarray(lattice.resize((size, size), Image.Resampling.BICUBIC))
 
 
-# --- what a smear is drawn with -------------------------------------------------------
-
-
 class _Smear:
     """A slide to paint on: `rgb` float (canvas, canvas, 3) and its warped coordinates.
 
-    Shapes are ellipses and segments in coordinates that smooth noise has warped, so
-    that outlines are irregular as a cell's are: `warp` says how far, `grain` is the
-    noise's spacing. A mask is float (canvas, canvas), 0 outside to 1 inside.
+    Shapes are ellipses and segments in coordinates that smooth noise has warped, so that
+    outlines are as irregular as a cell's. `warp` says how far, `grain` is the spacing of the
+    noise. A mask is float (canvas, canvas), from 0 outside to 1 inside.
     """
 
     def __init__(self, rng, warp, grain=0.3):
@@ -179,11 +169,11 @@ class _Smear:
         self.rgb = (slide + 2 * self.noise(0.6)[..., None]).astype(np.float32)
 
     def noise(self, spacing):
-        """Smooth noise (canvas, canvas) about 0."""
+        """Return smooth noise (canvas, canvas) about 0."""
         return _smooth_noise(self.rng, spacing, _CANVAS)
 
     def ellipse(self, x, y, radius, stretch=1.0, angle=0.0, soft=0.03):
-        """Mask of an ellipse with the axes radius * stretch and radius / stretch."""
+        """Return the mask of an ellipse with the axes radius * stretch and radius / stretch."""
         # In single precision, as the coordinates: half the time.
         x, y, radius, stretch, angle, soft = np.float32([x, y, radius, stretch, angle, soft])
         dx, dy = self.x - x, self.y - y
@@ -192,7 +182,7 @@ class _Smear:
         return np.clip((radius - np.hypot(along, across)) / soft + 0.5, 0, 1)
 
     def chain(self, points, radii, strand):
-        """Mask of lobes at `points`, each joined to the next by a strand so wide."""
+        """Return the mask of lobes at `points`, each joined to the next by a strand."""
         masks = [
             self.ellipse(x, y, radius, self.rng.uniform(0.9, 1.12), self.turn())
             for (x, y), radius in zip(points, radii, strict=True)
@@ -206,7 +196,7 @@ class _Smear:
         return np.maximum.reduce(masks)
 
     def dots(self, mask, count, size):
-        """Mask of `count` round dots of that radius, their centres within `mask`."""
+        """Return the mask of `count` round dots of radius `size`, centred within `mask`."""
         weights = mask.ravel().astype(float)
         places = self.rng.choice(weights.size, int(count), p=weights / weights.sum())
         sigma = size * _CANVAS / 2
@@ -215,16 +205,16 @@ class _Smear:
         return np.clip(blurred * 2 * np.pi * sigma**2 * 1.6 - 0.3, 0, 1)
 
     def turn(self):
-        """An angle of any direction."""
+        """Draw an angle in radians."""
         return self.rng.uniform(0, 2 * np.pi)
 
     def paint(self, mask, colour, spread=0):
-        """Cover with a colour (3,) where `mask` is 1; the colour varies by `spread`."""
+        """Cover with a colour (3,) where `mask` is 1. The colour varies by `spread`."""
         colour = np.asarray(colour) + self.rng.normal(0, spread, 3)
         self.rgb += mask[..., None] * (colour.astype(np.float32) - self.rgb)
 
     def red_cells(self, centre, clearance):
-        """Red cells with their central pallor, none nearer to `centre` than allowed."""
+        """Paint red cells with their central pallor, none nearer to `centre` than allowed."""
         rng = self.rng
         radius = rng.uniform(0.33, 0.42)
         pallor = rng.uniform(0.3, 1)
@@ -240,7 +230,7 @@ class _Smear:
             self.paint(pallor * rng.uniform(0.6, 1) * pale, _PALLOR)
 
     def nucleus(self, mask, colour=_CHROMATIN, clumps=0.5):
-        """Chromatin: dark at the rim, mottled with lighter clefts inside."""
+        """Paint chromatin: dark at the rim, mottled with lighter clefts inside."""
         self.paint(mask, colour, 6)
         clefts = np.clip(self.noise(0.05) + 0.7 * self.noise(0.12), 0, 1.5) / 1.5
         inside = np.clip(gaussian_filter(mask, 2.5) * 2.5 - 1.4, 0, 1)
@@ -248,7 +238,7 @@ class _Smear:
 
 
 def _centre(rng):
-    """Where the cell lies: mostly in the middle, now and then cut off by the border."""
+    """Draw where the cell lies: mostly in the middle, sometimes cut off by the border."""
     if rng.random() < 0.1:
         side = rng.choice([-1, 1]) * rng.uniform(0.45, 0.75)
         return rng.permutation([side, rng.uniform(-0.3, 0.3)])
@@ -256,7 +246,7 @@ def _centre(rng):
 
 
 def _arc(centre, radius, count, span, turn):
-    """`count` points of an arc of `span` radians about the centre."""
+    """Return `count` points of an arc of `span` radians about the centre."""
     angles = turn + np.linspace(-span / 2, span / 2, count)
     return centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -266,7 +256,7 @@ def _mix(colour, other, share):
 
 
 def _finish(smear, image_size, rng):
-    """Stain strength and hue, focus, size and sensor noise."""
+    """Vary stain strength, hue and focus, resize, and add sensor noise."""
     # Stains absorb: their amount scales the optical density (Beer-Lambert).
     density = -np.log(np.clip(smear.rgb, 5, 255) / 255)
     strength = rng.uniform(0.8, 1.2) * rng.normal(1, 0.04, 3)
@@ -281,11 +271,8 @@ def _to_bytes(rgb):
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
 
 
-# --- the classes ----------------------------------------------------------------------
-
-
 def _cell(rng, radius, warp=0.02, grain=0.3, spread=1.09):
-    """A slide with red cells around a place for a cell: (smear, centre, cell mask)."""
+    """Return a slide with red cells, the place for a cell, and the mask of that cell."""
     smear = _Smear(rng, warp, grain)
     centre = _centre(rng)
     smear.red_cells(centre, radius)
@@ -294,7 +281,7 @@ def _cell(rng, radius, warp=0.02, grain=0.3, spread=1.09):
 
 
 def _basophil(rng):
-    """Coarse blue-black granules all over, the nucleus hidden beneath them."""
+    """Coarse blue-black granules all over, which hide the nucleus."""
     radius = rng.uniform(0.45, 0.64)
     smear, centre, body = _cell(rng, radius, warp=0.03)
     if rng.random() < 0.4:  # spilt granules stain the surroundings
@@ -416,7 +403,7 @@ def _neutrophil(rng):
 
 
 def _platelet(rng):
-    """No nucleus: one to three tiny granular fragments among the red cells."""
+    """One to three tiny granular fragments among the red cells, without a nucleus."""
     radius = rng.uniform(0.13, 0.24) * rng.choice([1, 1.6], p=[0.92, 0.08])
     smear = _Smear(rng, warp=0.012, grain=0.1)
     centre = _centre(rng)
@@ -445,7 +432,7 @@ _CELLS = {
 
 
 def _draw_artefact(image_size, rng):
-    """No cell: the black edge of the field of view and two fibres across it."""
+    """Draw no cell, but the black edge of the field of view and two fibres across it."""
     smear = _Smear(rng, warp=0.02)
     smear.paint(smear.ellipse(2.2, 1.4, 1.9, soft=0.1), (22, 20, 26))
     for _ in range(2):

@@ -1,16 +1,14 @@
-"""BloodMNIST is fetched under its checksum, or the reader is told how to place it."""
+"""BloodMNIST is fetched under its checksum, or the message says how to place it by hand."""
 
 import functools
 import hashlib
 import http.server
 import threading
 
-import numpy as np
 import pytest
 
-from hemagrid.data import bloodmnist, readers
+from hemagrid.data import bloodmnist
 from hemagrid.errors import InputError
-from hemagrid.io import open_images, read_table
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port, where nothing listens
 
@@ -44,7 +42,7 @@ def server(published):
         thread.join()
 
 
-def test_fetches_once_and_then_needs_no_network(server, published, tmp_path):
+def test_the_file_is_fetched_once(server, published, tmp_path):
     folder = tmp_path / "resources"
     path = bloodmnist.fetch(64, folder, server)
     assert path == folder / "bloodmnist_64.npz"
@@ -52,7 +50,7 @@ def test_fetches_once_and_then_needs_no_network(server, published, tmp_path):
     assert bloodmnist.fetch(64, folder, NOWHERE) == path
 
 
-def test_without_network_says_what_goes_where(published, tmp_path):
+def test_without_a_network_the_message_says_what_goes_where(published, tmp_path):
     with pytest.raises(InputError) as refusal:
         bloodmnist.fetch(64, tmp_path / "resources", NOWHERE)
     message = str(refusal.value)
@@ -80,40 +78,3 @@ def test_another_checksum_is_refused(server, published, tmp_path):
 def test_a_resolution_that_is_not_published_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"found 96, expected one of \[64, 128, 224\]"):
         bloodmnist.fetch(96, tmp_path, NOWHERE)
-
-
-def test_train_becomes_the_dataset_and_test_the_external_set(tmp_path):
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for part, count in {"train": 6, "val": 2, "test": 4}.items():
-        shape = (count, 8, 8, 3)
-        arrays[f"{part}_images"] = rng.integers(0, 256, shape, dtype=np.uint8)
-        arrays[f"{part}_labels"] = np.arange(count, dtype=np.uint8)[:, None] % 2
-    np.savez(tmp_path / "b.npz", **arrays)
-    images, samples = tmp_path / "images.npy", tmp_path / "samples.csv"
-    external = tmp_path / "external.npy", tmp_path / "external.csv"
-    readers.from_bloodmnist(
-        tmp_path / "b.npz",
-        images,
-        samples,
-        *external,
-        classes=["blast", "ig"],
-        image_size=8,
-    )
-    assert np.array_equal(open_images(images), arrays["train_images"])
-    assert np.array_equal(open_images(external[0]), arrays["test_images"])
-    assert readers.read_samples(samples)["source"][5] == "b.npz/train_images[5]"
-    table = read_table(external[1])
-    assert table.columns.tolist() == (
-        "id,label,class_name,source,sha256,parent_id,copy,policy".split(",")
-    )
-    assert table["parent_id"].tolist() == table["id"].tolist() == [0, 1, 2, 3]
-    assert table["class_name"].tolist() == ["blast", "ig", "blast", "ig"]
-    assert set(table["policy"]) == {"original"} and set(table["copy"]) == {0}
-
-
-def test_another_npz_is_refused(tmp_path):
-    np.savez(tmp_path / "b.npz", images=np.zeros((1, 8, 8, 3), np.uint8), labels=[0])
-    outputs = [tmp_path / name for name in "abcd"]
-    with pytest.raises(InputError, match="expected 'train_images'"):
-        readers.from_bloodmnist(tmp_path / "b.npz", *outputs, classes=["ig"], image_size=8)
