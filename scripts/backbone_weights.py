@@ -9,7 +9,7 @@ with job(snakemake.log[0]):
 
     write_weights(
         snakemake.output.weights,
-        snakemake.params.settings,
+        {key: snakemake.params[key] for key in ("application", "weights")},
         snakemake.params.image_size,
         snakemake.params.seed,
         **dict(snakemake.input.items()),

@@ -1,4 +1,4 @@
-"""Cache what a frozen backbone makes of the images: its trunk, and its top."""
+"""Cache the activations and embeddings of a frozen backbone."""
 
 from hemagrid.logs import job
 from hemagrid.training import jobs
@@ -8,7 +8,7 @@ with job(snakemake.log[0]):
     from hemagrid.training.embeddings import cache_features
 
     cache_features(
-        snakemake.params.settings,
+        {key: snakemake.params[key] for key in ("application", "top")},
         snakemake.params.precision,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),

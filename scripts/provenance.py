@@ -1,8 +1,7 @@
-"""Record the config that was used and the versions of all packages."""
+"""Record the config that was used."""
 
 from hemagrid.logs import job
-from hemagrid.reporting.provenance import write_config, write_versions
+from hemagrid.reporting.provenance import write_config
 
 with job(snakemake.log[0]):
-    write_config(snakemake.params.config, snakemake.output.config)
-    write_versions(snakemake.output.versions)
+    write_config(snakemake.config, snakemake.output.config)

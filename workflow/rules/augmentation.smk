@@ -5,27 +5,32 @@ Needs: results/dataset/images.npy and splits.csv. Makes: results/dataset/{subset
 """
 
 
+localrules:
+    originals,
+    contact_sheet,
+
+
 rule augment:
     input:
-        images="results/dataset/images.npy",
-        splits="results/dataset/splits.csv",
+        images=names.IMAGES,
+        splits=names.SPLIT_TABLE,
     output:
-        images=ensure("results/dataset/{subset}.npy", non_empty=True),
-        table=ensure("results/dataset/{subset}.csv", non_empty=True),
+        images=names.SUBSET_IMAGES,
+        table=names.SUBSET_TABLE,
     log:
         "logs/augment/{subset}.log",
     benchmark:
         "benchmarks/augment/{subset}.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
     params:
-        settings=augmentation_settings,
+        settings=lookup("augmentation/{subset}", within=config),
         assignment=config["augmentation"]["assignment"],
         seed=config["seed"],
+        revision=revision("augment"),
     message:
         "Augmenting {wildcards.subset}: RandAugment and AugMix"
     script:
@@ -34,22 +39,21 @@ rule augment:
 
 rule originals:
     input:
-        images="results/dataset/images.npy",
-        splits="results/dataset/splits.csv",
+        images=names.IMAGES,
+        splits=names.SPLIT_TABLE,
     output:
-        images=ensure("results/dataset/test.npy", non_empty=True),
-        table=ensure("results/dataset/test.csv", non_empty=True),
+        images=fill(names.SUBSET_IMAGES, subset=names.TEST),
+        table=fill(names.SUBSET_TABLE, subset=names.TEST),
     log:
         "logs/originals.log",
     benchmark:
         "benchmarks/originals.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
+    params:
+        revision=revision("originals"),
     message:
         "Copying the untouched test images"
     script:
@@ -58,12 +62,12 @@ rule originals:
 
 rule contact_sheet:
     input:
-        images="results/dataset/images.npy",
-        augmented="results/dataset/{subset}.npy",
-        table="results/dataset/{subset}.csv",
+        images=names.IMAGES,
+        augmented=names.SUBSET_IMAGES,
+        table=names.SUBSET_TABLE,
     output:
         sheet=report(
-            "results/figures/contact_sheet_{subset}.png",
+            names.CONTACT_SHEET,
             caption="../report/contact_sheet.rst",
             category="Data",
             subcategory="Augmentation",
@@ -73,13 +77,12 @@ rule contact_sheet:
         "logs/contact_sheet/{subset}.log",
     benchmark:
         "benchmarks/contact_sheet/{subset}.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
+    params:
+        code=CODE,
     message:
         "Drawing originals beside their copies: {wildcards.subset}"
     script:

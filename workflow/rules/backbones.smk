@@ -5,31 +5,46 @@ trunk's activations in results/trunks/{backbone}/ and what the frozen top makes 
 results/embeddings/{backbone}/. They are no temporary files: later runs need them again.
 """
 
+STARTING_WEIGHTS = lookup("backbones/{backbone}/weights", within=config)
+
+
+localrules:
+    backbone_weights,
+
 
 rule backbone_weights:
+    # Random weights are drawn by means of training images, weights of the user's are copied.
     input:
-        unpack(weights_inputs),
+        images=branch(STARTING_WEIGHTS, cases={"random": names.IMAGES}, otherwise=[]),
+        splits=branch(
+            STARTING_WEIGHTS, cases={"random": names.SPLIT_TABLE}, otherwise=[]
+        ),
+        weights=branch(
+            STARTING_WEIGHTS,
+            cases={"imagenet": [], "random": []},
+            otherwise=STARTING_WEIGHTS,
+        ),
     output:
-        weights=ensure("resources/weights/{backbone}.weights.h5", non_empty=True),
+        weights=names.WEIGHTS,
     log:
         "logs/backbone_weights/{backbone}.log",
     benchmark:
         "benchmarks/backbone_weights/{backbone}.tsv"
     # First of all: what a network cannot give is said before anything is queued.
     priority: 100
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
     params:
-        settings=weights_settings,
+        application=lookup("backbones/{backbone}/application", within=config),
+        weights=STARTING_WEIGHTS,
         image_size=config["dataset"]["image_size"],
         seed=config["seed"],
+        revision=revision("backbone_weights"),
     message:
-        "Getting {params.settings[weights]} weights of {params.settings[application]}"
+        "Getting {params.weights} weights of {params.application}"
     script:
         "../../scripts/backbone_weights.py"
 
@@ -37,15 +52,11 @@ rule backbone_weights:
 rule embed:
     # Trunk and top in one job: the top is a tenth of the work, another start would cost more.
     input:
-        **per_subset(images_of, CACHED),
-        weights="resources/weights/{backbone}.weights.h5",
+        **per_subset(names.SUBSET_IMAGES, names.LEARNED),
+        weights=names.WEIGHTS,
     output:
-        activations_train=ensure("results/trunks/{backbone}/train.npy", non_empty=True),
-        activations_val=ensure("results/trunks/{backbone}/val.npy", non_empty=True),
-        embeddings_train=ensure(
-            "results/embeddings/{backbone}/train.npy", non_empty=True
-        ),
-        embeddings_val=ensure("results/embeddings/{backbone}/val.npy", non_empty=True),
+        **per_subset(names.ACTIVATIONS, names.LEARNED, "activations_{subset}"),
+        **per_subset(names.EMBEDDINGS, names.LEARNED, "embeddings_{subset}"),
     log:
         "logs/embed/{backbone}.log",
     benchmark:
@@ -54,13 +65,14 @@ rule embed:
     priority: 10
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=scaled_by_attempt("mem_mb"),
-        runtime=scaled_by_attempt("runtime"),
+        mem_mb=of_network("mem_mb"),
+        runtime=of_network("runtime"),
     params:
-        settings=boundary_settings,
+        application=lookup("backbones/{backbone}/application", within=config),
+        top=lookup("backbones/{backbone}/top", within=config),
         precision=config["training"]["precision"],
+        revision=revision("embed"),
     message:
         "Passing images through the frozen {wildcards.backbone}"
     script:

@@ -4,18 +4,36 @@ Needs: what `dataset.source` names. Makes: results/dataset/images.npy, samples.c
 phash.csv, duplicates.csv, splits.csv and audit.json.
 """
 
+BLOODMNIST = "{path}/bloodmnist_{resolution}.npz".format(**config["dataset"])
+# The sources that a rule makes; others are the user's.
+MADE = {"bloodmnist": BLOODMNIST, "smears": names.SMEARS}
+SOURCE = MADE.get(config["dataset"]["source"], config["dataset"]["path"])
+# BloodMNIST brings another set of test images along.
+HOLDOUT = {
+    f"{names.HOLDOUT}_images": fill(names.SUBSET_IMAGES, subset=names.HOLDOUT),
+    f"{names.HOLDOUT}_table": fill(names.SUBSET_TABLE, subset=names.HOLDOUT),
+}
+
+
+localrules:
+    fetch_bloodmnist,
+    smears,
+    acquire_dataset,
+    fingerprint,
+    deduplicate,
+    split,
+    audit,
+
 
 rule fetch_bloodmnist:
     output:
-        archive=ensure(bloodmnist_archive(), non_empty=True),
+        archive=BLOODMNIST,
     log:
         "logs/fetch_bloodmnist.log",
     benchmark:
         "benchmarks/fetch_bloodmnist.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(60),
@@ -29,22 +47,20 @@ rule fetch_bloodmnist:
 
 rule smears:
     output:
-        folder=directory("resources/smears"),
+        folder=directory(names.SMEARS),
     log:
         "logs/smears.log",
     benchmark:
         "benchmarks/smears.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
         settings=config["dataset"]["smears"],
         image_size=config["dataset"]["image_size"],
         seed=config["seed"],
+        revision=revision("smears"),
     message:
         "Drawing blood smears for the demonstration"
     script:
@@ -53,22 +69,23 @@ rule smears:
 
 rule acquire_dataset:
     input:
-        source=dataset_source(),
+        source=SOURCE,
     output:
-        **acquired_files(),
+        **(HOLDOUT if names.HOLDOUT in EVALUATED else {}),
+        images=names.IMAGES,
+        samples=names.SAMPLES,
     log:
         "logs/acquire_dataset.log",
     benchmark:
         "benchmarks/acquire_dataset.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(60),
     params:
-        settings=dataset_settings(),
+        settings=part("dataset", "source", "image_size", "classes", "strict"),
+        revision=revision("acquire_dataset"),
     message:
         "Reading images from {input.source}"
     script:
@@ -77,21 +94,21 @@ rule acquire_dataset:
 
 rule fingerprint:
     input:
-        images="results/dataset/images.npy",
+        images=names.IMAGES,
     output:
-        phash="results/dataset/phash.csv",
+        phash=names.PHASH,
     log:
         "logs/fingerprint.log",
     benchmark:
         "benchmarks/fingerprint.tsv"
-    # Ten seconds for the published set, less than a cluster job of its own would cost.
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(30),
+    params:
+        revision=revision("fingerprint"),
     message:
         "Computing perceptual hashes"
     script:
@@ -100,24 +117,23 @@ rule fingerprint:
 
 rule deduplicate:
     input:
-        samples="results/dataset/samples.csv",
-        phash="results/dataset/phash.csv",
+        samples=names.SAMPLES,
+        phash=names.PHASH,
     output:
-        duplicates="results/dataset/duplicates.csv",
+        duplicates=names.DUPLICATES,
     log:
         "logs/deduplicate.log",
     benchmark:
         "benchmarks/deduplicate.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(20),
     params:
         label_conflicts=config["dataset"]["label_conflicts"],
         near_duplicate_distance=config["dataset"]["near_duplicate_distance"],
+        revision=revision("deduplicate"),
     message:
         "Finding duplicates and near duplicates"
     script:
@@ -126,23 +142,21 @@ rule deduplicate:
 
 rule split:
     input:
-        duplicates="results/dataset/duplicates.csv",
+        duplicates=names.DUPLICATES,
     output:
-        splits="results/dataset/splits.csv",
+        splits=names.SPLIT_TABLE,
     log:
         "logs/split.log",
     benchmark:
         "benchmarks/split.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
         shares=config["splits"],
         seed=config["seed"],
+        revision=revision("split"),
     message:
         "Splitting into train, val and test"
     script:
@@ -151,25 +165,23 @@ rule split:
 
 rule audit:
     input:
-        samples="results/dataset/samples.csv",
-        duplicates="results/dataset/duplicates.csv",
-        splits="results/dataset/splits.csv",
+        samples=names.SAMPLES,
+        duplicates=names.DUPLICATES,
+        splits=names.SPLIT_TABLE,
     output:
-        audit="results/dataset/audit.json",
+        audit=names.AUDIT,
     log:
         "logs/audit.log",
     benchmark:
         "benchmarks/audit.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
         label_conflicts=config["dataset"]["label_conflicts"],
         near_duplicate_distance=config["dataset"]["near_duplicate_distance"],
+        code=CODE,
     message:
         "Auditing the data set"
     script:

@@ -4,30 +4,54 @@ Needs: results/{run}/predictions.npz, cost.json, history.csv. Makes: results/{ru
 metrics.json, confusion_matrix.csv, and of these the figures, as SVG and PDF.
 """
 
+# As runs stand in their metrics.
+DESCRIPTIONS = {
+    run.name: {
+        "run": run.name,
+        "kind": run.kind,
+        "backbone": run.backbone,
+        "head": run.head,
+    }
+    for run in [
+        *KNOWN.values(),
+        *(grid.Run(control, "control", None, None) for control in names.CONTROLS),
+    ]
+}
+
+
+localrules:
+    evaluate,
+    plot_run,
+
 
 rule evaluate:
+    # A control has no network and so no cost.
     input:
-        unpack(evaluation_inputs),
+        unpack(
+            branch(
+                lookup("{run}", within=KNOWN, default=False), then={"cost": names.COST}
+            )
+        ),
+        predictions=names.PREDICTIONS,
     output:
-        metrics=ensure("results/{run}/metrics.json", non_empty=True),
-        confusion=ensure("results/{run}/confusion_matrix.csv", non_empty=True),
+        metrics=names.METRICS,
+        confusion=names.CONFUSION,
     log:
         "logs/evaluate/{run}.log",
     benchmark:
         "benchmarks/evaluate/{run}.tsv"
     # Seconds, as every rule here: a cluster job of its own would cost more.
     priority: 10
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
     params:
-        run=run_description,
+        run=lookup("{run}", within=DESCRIPTIONS),
         settings=config["evaluation"],
         seed=config["seed"],
+        code=CODE,
     message:
         "Evaluating {wildcards.run}"
     script:
@@ -36,45 +60,44 @@ rule evaluate:
 
 rule plot_run:
     input:
-        metrics="results/{run}/metrics.json",
-        confusion="results/{run}/confusion_matrix.csv",
-        history="results/{run}/history.csv",
+        metrics=names.METRICS,
+        confusion=names.CONFUSION,
+        history=names.HISTORY,
     output:
         confusion=report(
-            "results/{run}/confusion_matrix.svg",
+            fill(names.RUN_FIGURE, figure="confusion_matrix", format="svg"),
             caption="../report/confusion_matrix.rst",
             category="Runs",
             subcategory="{run}",
             labels={"figure": "confusion matrix", "run": "{run}"},
         ),
-        confusion_pdf="results/{run}/confusion_matrix.pdf",
+        confusion_pdf=fill(names.RUN_FIGURE, figure="confusion_matrix", format="pdf"),
         curves=report(
-            "results/{run}/learning_curves.svg",
+            fill(names.RUN_FIGURE, figure="learning_curves", format="svg"),
             caption="../report/learning_curves.rst",
             category="Runs",
             subcategory="{run}",
             labels={"figure": "learning curves", "run": "{run}"},
         ),
-        curves_pdf="results/{run}/learning_curves.pdf",
+        curves_pdf=fill(names.RUN_FIGURE, figure="learning_curves", format="pdf"),
         reliability=report(
-            "results/{run}/reliability.svg",
+            fill(names.RUN_FIGURE, figure="reliability", format="svg"),
             caption="../report/reliability.rst",
             category="Runs",
             subcategory="{run}",
             labels={"figure": "reliability diagram", "run": "{run}"},
         ),
-        reliability_pdf="results/{run}/reliability.pdf",
+        reliability_pdf=fill(names.RUN_FIGURE, figure="reliability", format="pdf"),
     log:
         "logs/plot_run/{run}.log",
     benchmark:
         "benchmarks/plot_run/{run}.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
+    params:
+        code=CODE,
     message:
         "Drawing the figures of {wildcards.run}"
     script:

@@ -5,18 +5,18 @@ Makes: results/explanation/ and results/figures/explanation.png.
 """
 
 
-# Models of all runs: which one is the best, and read, is known in the job alone.
 rule explain:
+    # The models of all runs: which one is the best, the job finds out.
     input:
-        metrics=metrics_of_all,
-        models=models_of_trained,
-        predictions=predictions_of_trained,
-        images=images_of("test_augmented"),
+        metrics=collect(names.METRICS, run=evaluated_runs),
+        models=collect(names.MODEL, run=trained_runs),
+        predictions=collect(names.PREDICTIONS, run=trained_runs),
+        images=fill(names.SUBSET_IMAGES, subset=names.TEST_AUGMENTED),
     output:
-        pictures=ensure("results/explanation/pictures.npy", non_empty=True),
-        table=ensure("results/explanation/pictures.csv", non_empty=True),
+        pictures=names.EXPLAINED_PICTURES,
+        table=names.EXPLAINED_TABLE,
         figure=report(
-            "results/figures/explanation.png",
+            names.EXPLANATION,
             caption="../report/explanation.rst",
             category="Explanation",
             labels={"figure": "where the best run looked"},
@@ -27,12 +27,15 @@ rule explain:
         "benchmarks/explain.tsv"
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(30),
     params:
-        settings=explanation_settings(),
+        settings={
+            "subset": names.TEST_AUGMENTED,
+            "select_by": config["tuning"]["select_by"],
+        },
+        code=CODE,
     message:
         "Showing where the best run looked"
     script:

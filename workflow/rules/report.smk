@@ -5,54 +5,98 @@ set's audit.
 Makes: results/tables/, results/figures/, results/provenance/ and results/report.html.
 """
 
+# What every result rests on: the images, how they are split, and pretrained weights.
+FOUNDATION = [
+    names.IMAGES,
+    names.SAMPLES,
+    names.SPLIT_TABLE,
+    *expand(names.WEIGHTS, backbone=grid.tunable_backbones(config)),
+]
+if config["dataset"]["source"] in ("bloodmnist", "npz"):
+    FOUNDATION.insert(0, SOURCE)
+# What the report says about tuning; nothing where there is none.
+TUNING = {name: fill(names.TABLE, table=name, format="csv") for name in TUNING_TABLES}
+if TUNING_TABLES:
+    TUNING["finalists"] = names.FINALISTS
+    TUNING["trials"] = collect(names.TRIALS, run=tuned_runs)
+# What the study ends with, as far as it is known before its finalists are.
+FINAL = {
+    "report": names.REPORT,
+    "tables": [
+        fill(names.TABLE, table=name, format="csv")
+        for name in ["grid", "heads", "best_heads", "winner", *TUNING_TABLES]
+    ],
+    "figures": [
+        *expand(
+            names.FIGURE, figure=["accuracy", "cost", "class_balance"], format=FORMATS
+        ),
+        fill(names.CONTACT_SHEET, subset=names.TEST_AUGMENTED),
+        names.EXPLANATION,
+    ],
+    "grid": expand(
+        names.RUN_FIGURE, run=RUNS, figure=names.RUN_FIGURES, format=FORMATS
+    ),
+    "controls": expand(names.METRICS, run=names.CONTROLS),
+}
+# And for each of the tuned runs.
+TUNED_FILES = [
+    *expand(
+        names.RUN_FIGURE, figure=names.RUN_FIGURES, format=FORMATS, allow_missing=True
+    ),
+    *expand(names.TRIALS_FIGURE, format=FORMATS, allow_missing=True),
+]
+
+
+localrules:
+    aggregate,
+    compare_with_winner,
+    plot_grid,
+    plot_classes,
+    provenance,
+    record_study,
+    report,
+
 
 rule aggregate:
     input:
-        metrics=metrics_of_all,
-        codabench=scores_of_all,
+        metrics=collect(names.METRICS, run=evaluated_runs),
+        codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
+        audit=names.AUDIT,
     output:
+        **in_text(grid="grid", best_heads="best_heads", heads="heads"),
         grid=report(
-            "results/tables/grid.csv",
+            fill(names.TABLE, table="grid", format="csv"),
             caption="../report/grid.rst",
             category="Tables",
             labels={"table": "all runs", "format": "CSV"},
         ),
-        grid_md="results/tables/grid.md",
-        grid_tex="results/tables/grid.tex",
         best_heads=report(
-            "results/tables/best_heads.csv",
+            fill(names.TABLE, table="best_heads", format="csv"),
             caption="../report/best_heads.rst",
             category="Tables",
             labels={"table": "best head per backbone", "format": "CSV"},
         ),
-        best_heads_md="results/tables/best_heads.md",
-        best_heads_tex="results/tables/best_heads.tex",
         heads=report(
-            "results/tables/heads.csv",
+            fill(names.TABLE, table="heads", format="csv"),
             caption="../report/heads.rst",
             category="Tables",
             labels={"table": "heads of the grid", "format": "CSV"},
         ),
-        heads_md="results/tables/heads.md",
-        heads_tex="results/tables/heads.tex",
-        headline="results/tables/headline.txt",
+        headline=names.HEADLINE,
     log:
         "logs/aggregate.log",
     benchmark:
         "benchmarks/aggregate.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
         select_by=config["tuning"]["select_by"],
-        published=config["published"],
-        heads=heads_of_grid(),
-        missing=unfinished,
+        published=PUBLISHED,
+        heads=part("heads", *config["grid"]["heads"]),
         codabench=config["codabench"]["scores"],
+        code=CODE,
     message:
         "Comparing all runs"
     script:
@@ -61,30 +105,28 @@ rule aggregate:
 
 rule compare_with_winner:
     input:
-        metrics=metrics_of_all,
-        predictions=predictions_of_trained,
+        metrics=collect(names.METRICS, run=evaluated_runs),
+        predictions=collect(names.PREDICTIONS, run=trained_runs),
     output:
+        **in_text(winner="winner"),
         winner=report(
-            "results/tables/winner.csv",
+            fill(names.TABLE, table="winner", format="csv"),
             caption="../report/winner.rst",
             category="Tables",
             labels={"table": "all runs against the winner", "format": "CSV"},
         ),
-        winner_md="results/tables/winner.md",
-        winner_tex="results/tables/winner.tex",
     log:
         "logs/compare_with_winner.log",
     benchmark:
         "benchmarks/compare_with_winner.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
     params:
-        settings=pairing_settings(),
+        settings=PAIRING,
+        code=CODE,
     message:
         "Comparing all runs with the winner"
     script:
@@ -93,37 +135,34 @@ rule compare_with_winner:
 
 rule plot_grid:
     input:
-        metrics=metrics_of_all,
+        metrics=collect(names.METRICS, run=evaluated_runs),
     output:
         accuracy=report(
-            "results/figures/accuracy.svg",
+            fill(names.FIGURE, figure="accuracy", format="svg"),
             caption="../report/accuracy.rst",
             category="Figures",
             subcategory="All runs",
             labels={"figure": "accuracy of all runs"},
         ),
-        accuracy_pdf="results/figures/accuracy.pdf",
+        accuracy_pdf=fill(names.FIGURE, figure="accuracy", format="pdf"),
         cost=report(
-            "results/figures/cost.svg",
+            fill(names.FIGURE, figure="cost", format="svg"),
             caption="../report/cost.rst",
             category="Figures",
             subcategory="All runs",
             labels={"figure": "accuracy against cost"},
         ),
-        cost_pdf="results/figures/cost.pdf",
+        cost_pdf=fill(names.FIGURE, figure="cost", format="pdf"),
     log:
         "logs/plot_grid.log",
     benchmark:
         "benchmarks/plot_grid.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
-        missing=unfinished,
+        code=CODE,
     message:
         "Drawing accuracy and cost of all runs"
     script:
@@ -132,27 +171,26 @@ rule plot_grid:
 
 rule plot_classes:
     input:
-        audit="results/dataset/audit.json",
+        audit=names.AUDIT,
     output:
         figure=report(
-            "results/figures/class_balance.svg",
+            fill(names.FIGURE, figure="class_balance", format="svg"),
             caption="../report/class_balance.rst",
             category="Data",
             subcategory="Classes",
             labels={"figure": "images per class"},
         ),
-        pdf="results/figures/class_balance.pdf",
+        pdf=fill(names.FIGURE, figure="class_balance", format="pdf"),
     log:
         "logs/plot_classes.log",
     benchmark:
         "benchmarks/plot_classes.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
+    params:
+        code=CODE,
     message:
         "Drawing the class balance"
     script:
@@ -162,51 +200,48 @@ rule plot_classes:
 rule provenance:
     output:
         config=report(
-            "results/provenance/config.yaml",
+            names.CONFIG,
             caption="../report/config.rst",
             category="Provenance",
             labels={"file": "config"},
-        ),
-        versions=report(
-            "results/provenance/versions.json",
-            caption="../report/versions.rst",
-            category="Provenance",
-            labels={"file": "versions of all packages"},
         ),
     log:
         "logs/provenance.log",
     benchmark:
         "benchmarks/provenance.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(500),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
-        config=recorded_config(),
+        # The config itself would fill the terminal whenever one of its keys changes.
+        config=digest(config),
+        code=CODE,
     message:
-        "Recording config and versions"
+        "Recording the config"
     script:
         "../../scripts/provenance.py"
 
 
 rule record_study:
-    # Of the metrics nothing is read: the commit and command on record are to be those that
-    # made the last result.
     input:
-        files=study_files(),
-        metrics=metrics_of_all,
+        files=FOUNDATION,
+        metrics=collect(names.METRICS, run=evaluated_runs),
     output:
+        versions=report(
+            names.VERSIONS,
+            caption="../report/versions.rst",
+            category="Provenance",
+            labels={"file": "what the runs were made with"},
+        ),
         study=report(
-            "results/provenance/study.json",
+            names.STUDY,
             caption="../report/provenance.rst",
             category="Provenance",
-            labels={"file": "commit, command and machine"},
+            labels={"file": "the last command"},
         ),
         checksums=report(
-            "results/provenance/checksums.csv",
+            names.CHECKSUMS,
             caption="../report/checksums.rst",
             category="Provenance",
             labels={"file": "checksums of images and weights"},
@@ -215,48 +250,47 @@ rule record_study:
         "logs/record_study.log",
     benchmark:
         "benchmarks/record_study.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(500),
-        runtime=per_attempt(10),
+        **LIGHT,
+    params:
+        code=CODE,
     message:
-        "Recording commit, command, machine and checksums"
+        "Recording what the runs were made with"
     script:
         "../../scripts/record_study.py"
 
 
 rule report:
     input:
-        unpack(tuning_results),
-        **evaluated_images(),
-        metrics=metrics_of_all,
-        predictions=predictions_of_trained,
-        confusion=confusion_of_trained,
-        history=history_of_trained,
-        codabench=scores_of_all,
-        heads="results/tables/heads.csv",
-        winner="results/tables/winner.csv",
-        explanation="results/explanation/pictures.csv",
-        explained="results/explanation/pictures.npy",
-        images="results/dataset/images.npy",
-        audit="results/dataset/audit.json",
-        contact_sheet="results/figures/contact_sheet_train.png",
-        config="results/provenance/config.yaml",
-        versions="results/provenance/versions.json",
-        study="results/provenance/study.json",
-        checksums="results/provenance/checksums.csv",
+        **TUNING,
+        **per_subset(names.SUBSET_IMAGES, EVALUATED[1:], "images_{subset}"),
+        metrics=collect(names.METRICS, run=evaluated_runs),
+        predictions=collect(names.PREDICTIONS, run=trained_runs),
+        confusion=collect(names.CONFUSION, run=trained_runs),
+        history=collect(names.HISTORY, run=trained_runs),
+        codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
+        heads=fill(names.TABLE, table="heads", format="csv"),
+        winner=fill(names.TABLE, table="winner", format="csv"),
+        explanation=names.EXPLAINED_TABLE,
+        explained=names.EXPLAINED_PICTURES,
+        images=names.IMAGES,
+        audit=names.AUDIT,
+        contact_sheet=fill(names.CONTACT_SHEET, subset=names.TRAIN),
+        config=names.CONFIG,
+        versions=names.VERSIONS,
+        study=names.STUDY,
+        checksums=names.CHECKSUMS,
     output:
         report=report(
-            "results/report.html",
+            names.REPORT,
             caption="../report/report.rst",
             category="Report",
             labels={"file": "the whole comparison on one page"},
         ),
         resources=report(
-            "results/tables/resources.csv",
+            fill(names.TABLE, table="resources", format="csv"),
             caption="../report/resources.rst",
             category="Tables",
             labels={"table": "requested and used resources", "format": "CSV"},
@@ -265,19 +299,17 @@ rule report:
         "logs/report.log",
     benchmark:
         "benchmarks/report.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
     params:
         select_by=config["tuning"]["select_by"],
-        missing=unfinished,
         # What jobs used is read from where it happens to lie. As inputs, a benchmark file
         # that is gone would have its run trained again.
-        benchmarks="benchmarks",
+        benchmarks=names.BENCHMARKS,
+        code=CODE,
     message:
         "Writing the report"
     script:

@@ -3,25 +3,42 @@
 Needs: results/{run}/model.keras. Makes: results/{run}/submission.zip and codabench.json.
 """
 
+# Packages are scored on the user's npz, or on images that nothing learned from.
+HELD_BACK = names.HOLDOUT if names.HOLDOUT in EVALUATED else names.TEST
+HIDDEN_SET = config["codabench"]["hidden_set"]
+SCORED_ON = (
+    {"hidden_set": HIDDEN_SET}
+    if HIDDEN_SET
+    else {
+        "images": fill(names.SUBSET_IMAGES, subset=HELD_BACK),
+        "table": fill(names.SUBSET_TABLE, subset=HELD_BACK),
+    }
+)
+
+
+localrules:
+    package_submission,
+    score_submission,
+
 
 rule package_submission:
     input:
-        model="results/{run}/model.keras",
+        model=names.MODEL,
     output:
-        submission=ensure("results/{run}/submission.zip", non_empty=True),
+        submission=names.SUBMISSION,
     log:
         "logs/package_submission/{run}.log",
     benchmark:
         "benchmarks/package_submission/{run}.tsv"
     wildcard_constraints:
         run="|".join(KNOWN),
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
+    params:
+        code=CODE,
     message:
         "Packaging {wildcards.run} for Codabench"
     script:
@@ -30,17 +47,16 @@ rule package_submission:
 
 rule score_submission:
     input:
-        **hidden_set_inputs(),
-        submission="results/{run}/submission.zip",
+        **SCORED_ON,
+        submission=names.SUBMISSION,
     output:
-        score=ensure("results/{run}/codabench.json", non_empty=True),
+        score=names.SCORE,
     log:
         "logs/score_submission/{run}.log",
     benchmark:
         "benchmarks/score_submission/{run}.tsv"
     wildcard_constraints:
         run="|".join(KNOWN),
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2
@@ -48,7 +64,13 @@ rule score_submission:
         mem_mb=per_attempt(6000),
         runtime=per_attempt(120),
     params:
-        settings=scoring_settings(),
+        settings={
+            "set": HIDDEN_SET or HELD_BACK,
+            "classes": config["dataset"]["classes"],
+            "bootstrap": config["evaluation"]["bootstrap"],
+            "seed": config["seed"],
+        },
+        code=CODE,
     message:
         "Scoring the package of {wildcards.run} from an empty folder"
     script:

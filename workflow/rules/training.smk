@@ -5,15 +5,44 @@ head that their search found. Makes: results/{run}/model.keras, history.csv, pre
 and cost.json.
 """
 
+SEEN = [*names.LEARNED, *EVALUATED[1:]]
+# What a run needs of its backbone and of its search.
+PREPARED = {
+    run.name: {
+        "weights": fill(names.WEIGHTS, backbone=run.backbone),
+        **per_subset(
+            names.ACTIVATIONS,
+            names.LEARNED,
+            "activations_{subset}",
+            backbone=run.backbone,
+        ),
+        **per_subset(
+            names.EMBEDDINGS,
+            names.LEARNED,
+            "embeddings_{subset}",
+            backbone=run.backbone,
+        ),
+        **({"head": fill(names.FOUND_HEAD, run=run.name)} if run.name in TUNED else {}),
+    }
+    for run in KNOWN.values()
+    if run.backbone
+}
+
+
+localrules:
+    control,
+
 
 rule train:
     input:
-        unpack(training_inputs),
+        unpack(lookup("{run}", within=PREPARED, default={})),
+        **per_subset(names.SUBSET_IMAGES, SEEN, "images_{subset}"),
+        **per_subset(names.SUBSET_TABLE, SEEN, "table_{subset}"),
     output:
-        model=ensure("results/{run}/model.keras", non_empty=True),
-        history=ensure("results/{run}/history.csv", non_empty=True),
-        predictions=ensure("results/{run}/predictions.npz", non_empty=True),
-        cost=ensure("results/{run}/cost.json", non_empty=True),
+        model=names.MODEL,
+        history=names.HISTORY,
+        predictions=names.PREDICTIONS,
+        cost=names.COST,
     log:
         "logs/train/{run}.log",
     benchmark:
@@ -23,12 +52,14 @@ rule train:
     priority: 10
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=scaled_by_attempt("mem_mb"),
-        runtime=scaled_by_attempt("runtime"),
+        mem_mb=of_network("mem_mb"),
+        runtime=of_network("runtime"),
     params:
-        settings=run_settings,
+        settings=lookup(
+            "{run}", within={run: grid.run_settings(config, run) for run in KNOWN}
+        ),
+        revision=revision("train"),
     message:
         "Training {wildcards.run}"
     script:
@@ -37,25 +68,22 @@ rule train:
 
 rule control:
     input:
-        **per_subset(table_of, EVALUATED),
-        train=table_of("train"),
+        **per_subset(names.SUBSET_TABLE, [names.TRAIN, *EVALUATED]),
     output:
-        predictions=ensure("results/{run}/predictions.npz", non_empty=True),
+        predictions=names.PREDICTIONS,
     log:
         "logs/control/{run}.log",
     benchmark:
         "benchmarks/control/{run}.tsv"
     wildcard_constraints:
-        run="|".join(CONTROLS),
-    localrule: True
+        run="|".join(names.CONTROLS),
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
         seed=config["seed"],
+        code=CODE,
     message:
         "Predicting without a network: {wildcards.run}"
     script:

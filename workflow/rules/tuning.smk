@@ -5,26 +5,47 @@ finalists.json, {run}.json and {run}_trials.csv, whose head `train` reads, and t
 that hold the tuned runs against the untuned ones.
 """
 
+from hemagrid.config.hyperband import expected_trials
+
+# A head learns from embeddings and is judged by them.
+EMBEDDED = {
+    name: per_subset(
+        names.EMBEDDINGS,
+        names.LEARNED,
+        "embeddings_{subset}",
+        backbone=KNOWN[name].backbone,
+    )
+    for name in TUNED
+}
+# Nobody competes where the config names the backbones to tune.
+RIVALS = [run.name for run in RUNS.values() if run.backbone]
+if config["tuning"]["backbones"] is not None:
+    RIVALS = []
+
+
+localrules:
+    select_finalists,
+    plot_trials,
+    compare_tuned,
+
 
 # A checkpoint: which runs the study goes on to is known once this is written.
 checkpoint select_finalists:
     input:
-        unpack(finalists_inputs),
+        metrics=expand(names.METRICS, run=RIVALS),
     output:
-        finalists=ensure("results/tuning/finalists.json", non_empty=True),
+        finalists=names.FINALISTS,
     log:
         "logs/select_finalists.log",
     benchmark:
         "benchmarks/select_finalists.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(500),
-        runtime=per_attempt(10),
+        **LIGHT,
     params:
-        settings=finalists_settings(),
+        settings=part("tuning", "finalists", "select_by", "backbones"),
+        code=CODE,
     message:
         "Choosing the backbones to tune"
     script:
@@ -33,10 +54,11 @@ checkpoint select_finalists:
 
 rule search:
     input:
-        unpack(search_inputs),
+        unpack(lookup("{run}", within=EMBEDDED)),
+        **per_subset(names.SUBSET_TABLE, names.LEARNED, "table_{subset}"),
     output:
-        head=ensure("results/tuning/{run}.json", non_empty=True),
-        trials=ensure("results/tuning/{run}_trials.csv", non_empty=True),
+        head=names.FOUND_HEAD,
+        trials=names.TRIALS,
     log:
         "logs/search/{run}.log",
     benchmark:
@@ -46,12 +68,15 @@ rule search:
     priority: 10
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=search_memory,
+        # Each trial leaves some 20 MB behind in its process.
+        mem_mb=per_attempt(1500 + 25 * expected_trials(**config["tuning"]["hyperband"])),
         runtime=per_attempt(240),
     params:
-        settings=search_settings,
+        settings=lookup(
+            "{run}", within={run: grid.search_settings(config, run) for run in TUNED}
+        ),
+        revision=revision("search"),
     message:
         "Searching a head: {wildcards.run}"
     script:
@@ -60,29 +85,28 @@ rule search:
 
 rule plot_trials:
     input:
-        trials="results/tuning/{run}_trials.csv",
+        trials=names.TRIALS,
     output:
         figure=report(
-            "results/tuning/{run}_trials.svg",
+            fill(names.TRIALS_FIGURE, format="svg"),
             caption="../report/trials.rst",
             category="Tuning",
             subcategory="{run}",
             labels={"figure": "trials of the search", "run": "{run}"},
         ),
-        pdf="results/tuning/{run}_trials.pdf",
+        pdf=fill(names.TRIALS_FIGURE, format="pdf"),
     log:
         "logs/plot_trials/{run}.log",
     benchmark:
         "benchmarks/plot_trials/{run}.tsv"
     wildcard_constraints:
         run="|".join(TUNED),
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(10),
+        **LIGHT,
+    params:
+        code=CODE,
     message:
         "Drawing the trials of {wildcards.run}"
     script:
@@ -91,45 +115,44 @@ rule plot_trials:
 
 rule compare_tuned:
     input:
-        unpack(comparison_inputs),
+        metrics=collect(names.METRICS, run=evaluated_runs),
+        predictions=collect(names.PREDICTIONS, run=trained_runs),
+        heads=collect(names.FOUND_HEAD, run=tuned_runs),
+        codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
+        audit=names.AUDIT,
     output:
+        **in_text(heads="tuned_heads", runs="tuned_runs", gain="tuning_gain"),
         heads=report(
-            "results/tables/tuned_heads.csv",
+            fill(names.TABLE, table="tuned_heads", format="csv"),
             caption="../report/tuned_heads.rst",
             category="Tuning",
             labels={"table": "heads that the searches found", "format": "CSV"},
         ),
-        heads_md="results/tables/tuned_heads.md",
-        heads_tex="results/tables/tuned_heads.tex",
         runs=report(
-            "results/tables/tuned_runs.csv",
+            fill(names.TABLE, table="tuned_runs", format="csv"),
             caption="../report/tuned_runs.rst",
             category="Tuning",
             labels={"table": "tuned runs", "format": "CSV"},
         ),
-        runs_md="results/tables/tuned_runs.md",
-        runs_tex="results/tables/tuned_runs.tex",
         gain=report(
-            "results/tables/tuning_gain.csv",
+            fill(names.TABLE, table="tuning_gain", format="csv"),
             caption="../report/tuning_gain.rst",
             category="Tuning",
             labels={"table": "what tuning gained", "format": "CSV"},
         ),
-        gain_md="results/tables/tuning_gain.md",
-        gain_tex="results/tables/tuning_gain.tex",
     log:
         "logs/compare_tuned.log",
     benchmark:
         "benchmarks/compare_tuned.tsv"
-    localrule: True
     conda:
         "../../envs/cpu.yaml"
-    threads: 1
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
     params:
-        settings=comparison_settings(),
+        settings={**PAIRING, "codabench": config["codabench"]["scores"]},
+        published=PUBLISHED,
+        code=CODE,
     message:
         "Comparing tuned runs with untuned ones"
     script:

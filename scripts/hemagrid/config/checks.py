@@ -13,21 +13,21 @@ from hemagrid.config.grid import (
 from hemagrid.config.hyperband import distinct_heads, heads_in
 from hemagrid.config.messages import as_written, did_you_mean, key_path
 from hemagrid.errors import InputError
-from hemagrid.names import RESERVED, TEST, TRAIN, TUNED_HEADS, VAL
+from hemagrid.names import RESERVED, TEST, TRAIN, TUNED_HEADS, VAL, WEIGHTS
 
 BLOODMNIST_CLASSES = 8
 
 
-def check_weights(config, built):
+def check_weights(config):
     """Raise InputError if weights that the study needs are a file that is not there.
 
-    `built` is the pattern of the files made of them, for which they are not needed again.
+    They are not needed where they have been converted already.
     """
     for name in tunable_backbones(config):
         weights = config["backbones"][name]["weights"]
         if weights in ("imagenet", "random"):
             continue
-        if not Path(weights).exists() and not Path(built.format(name)).exists():
+        if not Path(weights).exists() and not Path(WEIGHTS.format(backbone=name)).exists():
             application = config["backbones"][name]["application"]
             raise InputError(
                 f"backbones.{name}.weights: found no file {Path(weights).absolute()}, expected "
@@ -47,19 +47,6 @@ def check_hidden_set(config):
         raise InputError(
             f"codabench.hidden_set: found no file {Path(path).absolute()}, expected an npz "
             "with `images` and `labels`; put it there, or set null"
-        )
-
-
-def check_partial(config, evaluated):
-    """Raise InputError if a report of what is finished is asked for before anything is.
-
-    `evaluated` is the pattern of the file that a run has when it is finished.
-    """
-    runs = known_runs(config)
-    if config["partial"] and not any(Path(evaluated.format(run)).exists() for run in runs):
-        raise InputError(
-            f"partial: found no {evaluated.format('*')}, expected one of a run at least: none "
-            "is finished yet; `make status` tells how far they are"
         )
 
 
