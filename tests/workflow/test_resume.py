@@ -214,7 +214,7 @@ def test_a_search_killed_three_times_ends_with_the_same_trials(train):
     assert len(calm.children) == 1
     assert [child["signal"] for child in killed.children] == ["SIGKILL"] * SEARCH_KILLS + [None]
     log = "".join(child["log"] for child in killed.children)
-    assert re.search(r"goes on after trial \d+/15", log)
+    assert re.search(r"continues after trial \d+/15", log)
     one, two = (io.read_table(s.out["trials"]).drop(columns="seconds") for s in (calm, killed))
     assert len(one) == 15
     pd.testing.assert_frame_equal(one, two, check_exact=True)

@@ -1,4 +1,4 @@
-"""Runs without a network that bracket every metric: what knowing nothing scores."""
+"""Controls: runs without a network, whose scores bracket every metric."""
 
 import zlib
 
@@ -6,24 +6,31 @@ import numpy as np
 
 from hemagrid.errors import InputError
 from hemagrid.io import class_names, read_table
-from hemagrid.names import TRAIN
+from hemagrid.names import MAJORITY_CLASS, RANDOM_LABELS, TRAIN
 from hemagrid.training.predictions import write_predictions
 
 
 def majority_class(train_labels, sizes, k, seed):
-    """Always the commonest class of the training subset (of equals, the first).
+    """Always predict the commonest class of the training subset; ties go to the first class.
 
-    `sizes` is {subset: rows}; returns {subset: one-hot float32 (rows, k)}.
+    Args:
+        train_labels: int (n,).
+        sizes: {subset: number of rows}.
+        k: Number of classes.
+        seed: Not used.
+
+    Returns:
+        {subset: one-hot float32 (rows, k)}.
     """
     label = np.bincount(train_labels, minlength=k).argmax()
     return {subset: _one_hot(np.full(n, label), k) for subset, n in sizes.items()}
 
 
 def random_labels(train_labels, sizes, k, seed):
-    """A class drawn uniformly for each row, whatever the training subset holds.
+    """Predict a class drawn uniformly for each row, whatever the training subset holds.
 
-    A subset's draw depends on `seed` and its name alone, not on the other subsets.
-    `sizes` is {subset: rows}; returns {subset: one-hot float32 (rows, k)}.
+    Arguments and result are as in `majority_class`. The draw of a subset depends on the seed
+    and its name alone, not on the other subsets.
     """
     return {
         subset: _one_hot(
@@ -34,34 +41,33 @@ def random_labels(train_labels, sizes, k, seed):
     }
 
 
-CONTROLS = {"majority_class": majority_class, "random_labels": random_labels}
+CONTROLS = {MAJORITY_CLASS: majority_class, RANDOM_LABELS: random_labels}
 
 
 def write_control(name, tables, seed, out_path):
-    """Write the predictions.npz of control `name` for every subset in `tables`.
+    """Write the predictions of a control for every subset but the training subset.
 
-    `tables` is {subset: path of its csv} and includes `train`, for which no prediction
-    is written. Raises InputError when `name` is none of `CONTROLS`.
+    Args:
+        name: One of `CONTROLS`.
+        tables: {subset: path of its CSV}, with `train` among them.
+        seed: The study's seed.
+        out_path: Path of predictions.npz.
+
+    Raises:
+        InputError: if the name is unknown.
     """
     if name not in CONTROLS:
         raise InputError(f"control {name!r} is unknown, expected one of {', '.join(CONTROLS)}")
     subsets = {subset: read_table(path) for subset, path in tables.items()}
     train = subsets.pop(TRAIN)
     names = class_names(train)
-    probabilities = CONTROLS[name](
-        train["label"].to_numpy(),
-        {subset: len(table) for subset, table in subsets.items()},
-        len(names),
-        seed,
-    )
-    write_predictions(
-        out_path,
-        names,
-        {
-            subset: (table["label"], probabilities[subset], table["parent_id"])
-            for subset, table in subsets.items()
-        },
-    )
+    sizes = {subset: len(table) for subset, table in subsets.items()}
+    probabilities = CONTROLS[name](train["label"].to_numpy(), sizes, len(names), seed)
+    answers = {
+        subset: (table["label"], probabilities[subset], table["parent_id"])
+        for subset, table in subsets.items()
+    }
+    write_predictions(out_path, names, answers)
 
 
 def _one_hot(labels, k):

@@ -1,6 +1,6 @@
-"""Where the network looked: Grad-CAM of the best run, on images that it got right and wrong.
+"""Grad-CAM of the best run, on images that it classified correctly and wrongly.
 
-Grad-CAM is Selvaraju et al. 2017 (ICCV), section 3. It shows where, not why.
+Grad-CAM is Selvaraju et al. 2017 (ICCV), section 3. It shows where a network looked, not why.
 """
 
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.errors import InputError
 from hemagrid.evaluation import inference
 from hemagrid.evaluation.metrics import best_run, load_metrics
@@ -20,23 +20,14 @@ from hemagrid.training.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
 
-
-# Pictures of a class: so many right answers, and as many wrong ones.
-PER_CELL = 2
-
-
+PER_CELL = 2  # right answers shown per class, and as many wrong ones
 DIMMEST = 0.25  # brightness that is left where the network did not look
-
-
 BATCH = 16  # pictures whose feature maps and gradients are in memory at once
-
-
-# Rows and columns of feature maps at least. At the paper's image size, 224, the last maps of
-# all our networks have them; at 48 ConvNeXt's have a single place, which shows nothing.
+# Least height and width of feature maps. At the paper's image size, 224, the last maps of all
+# our networks are this large; at 48, ConvNeXt's have a single pixel, which shows nothing.
 PLACES = 6
 
-
-# They only thin out, rescale or frame the feature maps before them.
+# Layers that only thin out, rescale or pad the feature maps before them.
 _PASSED = (
     keras.layers.MaxPooling2D,
     keras.layers.AveragePooling2D,
@@ -48,81 +39,94 @@ _PASSED = (
 
 
 def cut(model):
-    """Return (below, above, output): a model cut at its last feature maps, and its last layer.
+    """Cut a model at its last feature maps.
 
-    `below` is a model from pixels (B, S, S, 3) to feature maps A (B, h, w, K): the output of
-    the last layer with at least PLACES rows and columns that everything passes, such as a
-    convolution or the sum that ends a block; poolings and the like aside. `above` lists the
-    models from there, one after another, to the input of `output`, the Dense layer of the
-    probabilities. `model` is a network in one piece, or models one after another, of which
-    the first, a backbone, holds the maps. Raises InputError where it has none.
+    These are the output of the last layer with at least `PLACES` rows and columns that no
+    shortcut bypasses, such as a convolution or the sum at the end of a block. Pooling and the
+    like do not count.
+
+    Args:
+        model: A network in one piece, or several models in sequence, of which the first, a
+            backbone, has the feature maps.
+
+    Returns:
+        (below, above, output): a model from pixels (B, S, S, 3) to feature maps (B, h, w, K);
+        the list of models from there to the input of the last layer; that layer, a Dense one.
+
+    Raises:
+        InputError: if no layer qualifies.
     """
     parts = [layer for layer in model.layers if isinstance(layer, keras.Model)] or [model]
     output = parts[-1].layers[-1]
     first, *rest = [*parts[:-1], keras.Model(parts[-1].input, output.input)]
-    # Not its layers alone: the sum that ends a block may be an operation between layers.
+    # Not only layers: the sum at the end of a block may be an operation between layers.
     for operation in reversed(first.operations):
-        if _has_maps(operation):
-            try:
-                top = keras.Model(operation.output, first.output)
-            except ValueError:  # a shortcut goes around it
-                continue
-            return keras.Model(first.input, operation.output), [top, *rest], output
+        shape = operation.output.shape
+        if len(shape) != 4 or min(shape[1:3]) < PLACES or isinstance(operation, _PASSED):
+            continue
+        try:
+            top = keras.Model(operation.output, first.output)
+        except ValueError:  # a shortcut bypasses it
+            continue
+        return keras.Model(first.input, operation.output), [top, *rest], output
     raise InputError(
-        f"{model.name}: found no layer with feature maps of {PLACES} x {PLACES} places, "
+        f"{model.name}: found no layer with feature maps of {PLACES} x {PLACES} pixels, "
         "expected a convolutional network; set a larger image_size"
     )
 
 
-def _has_maps(operation):
-    shape = operation.output.shape
-    large = len(shape) == 4 and min(shape[1:3]) >= PLACES
-    return large and not isinstance(operation, _PASSED)
-
-
 def class_maps(model, pictures, classes):
-    """Return what raised the score of a class in each picture: float32 (N, h, w), 0 to 1.
+    """Compute where each picture raised the score of a class.
 
-    model: from pixels 0-255 to probabilities, as `cut` takes it, its last layer Dense with
-    softmax. pictures: uint8 (N, S, S, 3). classes: int (N,), one per picture.
+    Grad-CAM is ReLU(sum_k alpha_k A_k), divided by its maximum unless it is zero everywhere.
+    A_k is a feature map of the layer at which `cut` cuts, and alpha_k the mean over its pixels
+    of the gradient of the score with respect to it. The score is the logit that the softmax is
+    computed from, because the gradients of a probability vanish where the network is certain.
 
-    Grad-CAM: ReLU(sum_k alpha_k A_k), where A_k is a feature map of the layer at which `cut`
-    cuts and alpha_k the mean, over its places, of the gradient of the score with respect to
-    it; then divided by its largest value, unless it is zero everywhere. The score is the
-    logit, what the softmax is computed from: the gradients of a probability and of its
-    logarithm vanish where the network is sure.
+    Args:
+        model: A network as `cut` takes it, from pixels 0-255 to a Dense layer with softmax.
+        pictures: uint8 (N, S, S, 3).
+        classes: int (N,), one class per picture.
+
+    Returns:
+        float32 (N, h, w), 0 to 1.
     """
     below, above, output = cut(model)
-    batches = embeddings.batches(below, pictures, min(BATCH, len(pictures)))
-    maps = np.concatenate(
-        [_maps(above, output, found, classes[rows]) for rows, found in batches]
+    size = min(BATCH, len(pictures))
+    batches = logs.track(
+        embeddings.batches(below, pictures, size), "Explaining", len(pictures), step=size
     )
+    maps = []
+    for rows, activations in batches:
+        chosen = np.eye(output.units, dtype="float32")[classes[rows]]
+
+        def score(inputs, chosen=chosen):
+            for part in above:
+                inputs = part(inputs, training=False)
+            inputs = keras.ops.cast(inputs, output.compute_dtype)
+            # Without the softmax, which is the activation of the output layer.
+            logits = keras.ops.matmul(inputs, output.kernel) + output.bias
+            return keras.ops.sum(logits * chosen, axis=-1)
+
+        _, gradients = backend.gradient(score, activations)
+        alpha = gradients.mean(axis=(1, 2), keepdims=True)
+        maps.append(np.maximum((alpha * activations).sum(axis=-1), 0))
+    maps = np.concatenate(maps)
     largest = maps.max(axis=(1, 2), keepdims=True)
     return np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0)
 
 
-def _maps(above, output, activations, classes):
-    """Weigh feature maps (B, h, w, K) by what they do to the scores of `classes` (B,)."""
-    chosen = np.eye(output.units, dtype="float32")[classes]
-
-    def score(inputs):
-        for model in above:
-            inputs = model(inputs, training=False)
-        inputs = keras.ops.cast(inputs, output.compute_dtype)
-        # Without the softmax, which is the output layer's activation.
-        logits = keras.ops.matmul(inputs, output.kernel) + output.bias
-        return keras.ops.sum(logits * chosen, axis=-1)
-
-    _, slopes = backend.gradient(score, activations)
-    alpha = slopes.mean(axis=(1, 2), keepdims=True)
-    return np.maximum((alpha * activations).sum(axis=-1), 0)
-
-
 def spotlights(pictures, maps):
-    """Return pictures, uint8 (N, S, S, 3), bright where `maps` (N, h, w), 0 to 1, are high.
+    """Darken pictures where their maps are low.
 
-    Each map is resized bilinearly to its picture. Brightness alone carries the map, which
-    can be read in grey and with every colour vision.
+    Brightness alone carries the map, so it can be read in grey and with every colour vision.
+
+    Args:
+        pictures: uint8 (N, S, S, 3).
+        maps: float32 (N, h, w), 0 to 1. Each is resized bilinearly to its picture.
+
+    Returns:
+        uint8 (N, S, S, 3).
     """
     size = pictures.shape[2], pictures.shape[1]
     lit = np.empty_like(pictures)
@@ -134,10 +138,15 @@ def spotlights(pictures, maps):
 
 
 def choose(labels, probabilities, count=PER_CELL):
-    """Return the rows to show, int (m,): per class up to `count` right and as many wrong ones.
+    """Choose the pictures to show: of each class the most confident answers.
 
-    labels: int (n,), the true classes; probabilities: float (n, k). The most confident
-    answers are shown, of equals the first. Classes come in their order, right answers first.
+    Args:
+        labels: int (n,), the true classes.
+        probabilities: float (n, k).
+        count: Right answers per class at most, and wrong ones. Ties go to the first.
+
+    Returns:
+        Row numbers, int (m,): by class, right answers before wrong ones.
     """
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
@@ -150,15 +159,21 @@ def choose(labels, probabilities, count=PER_CELL):
 
 
 def explain(inputs, out, settings):
-    """Show where the best run looked, from files to files.
+    """Compute where the best run looked, from files to files. No other run is loaded.
 
-    `inputs` holds lists of paths over runs (`metrics`, `models`, `predictions`; each file in
-    its run's folder) and the path `images`, those of `settings["subset"]`; the run that
-    `settings["select_by"]` ranks first is explained, and no other loaded. `out` holds the
-    paths `pictures`, spotlights uint8 (N, S, S, 3); `table`, a CSV with a row for each: run,
-    subset, row (of the images), true, predicted (class names), confidence (0-1), right ("true"
-    or "false"); and `figure`, a PNG as in `draw_sheet`. Raises InputError where no run has
-    finished, and where images and predictions do not fit.
+    Args:
+        inputs: Lists of paths over runs, `metrics`, `models` and `predictions`, each file in
+            the folder of its run; and the path `images` of the images of the subset.
+        out: Paths `pictures` of the spotlights, uint8 (N, S, S, 3), and `table` of a CSV with
+            a row for each: run, subset, row (of the images), true, predicted (class names),
+            confidence (0-1), right ("true" or "false").
+        settings: `subset` to explain, and `select_by`, the subset that ranks the runs.
+
+    Returns:
+        (pictures, spotlights, table), both arrays uint8 (N, S, S, 3).
+
+    Raises:
+        InputError: if no run is finished, or the images are not those of the predictions.
     """
     subset, select_by = settings["subset"], settings["select_by"]
     run = best_run(load_metrics(inputs["metrics"]), select_by)
@@ -167,7 +182,11 @@ def explain(inputs, out, settings):
             f"{', '.join(inputs['metrics'])}: found no network that was evaluated on "
             f"{select_by}, expected a finished run; train one first"
         )
-    names, answers = read_predictions(_of_run(run, inputs["predictions"]))
+    model, predictions = (
+        next(path for path in inputs[kind] if Path(path).parent.name == run)
+        for kind in ("models", "predictions")
+    )
+    names, answers = read_predictions(predictions)
     images = io.open_images(inputs["images"])
     labels, probabilities, _ = answers[subset]
     if len(labels) != len(images):
@@ -178,7 +197,8 @@ def explain(inputs, out, settings):
     rows = choose(labels, probabilities)
     predicted = probabilities[rows].argmax(axis=1)
     pictures = images[rows]
-    network = inference.load_network(_of_run(run, inputs["models"]))
+    logger.info(f"Explaining {run} on {len(rows)} images of {subset}")
+    network = inference.load_network(model)
     lit = spotlights(pictures, class_maps(network, pictures, predicted))
     table = pd.DataFrame(
         {
@@ -194,9 +214,4 @@ def explain(inputs, out, settings):
     with io.new_array(out["pictures"], lit.shape, lit.dtype) as array:
         array[:] = lit
     io.write_table(out["table"], table)
-    logger.info(f"{run}: {len(rows)} pictures of {subset}")
     return pictures, lit, table
-
-
-def _of_run(run, paths):
-    return next(path for path in paths if Path(path).parent.name == run)

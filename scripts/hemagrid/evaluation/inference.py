@@ -1,54 +1,68 @@
-"""What a trained run says about new pictures, read as its training pictures were."""
+"""The predictions of a trained run for new pictures, read as its training pictures were."""
 
 from pathlib import Path
 
 import numpy as np
 
+from hemagrid import names
+from hemagrid.data.pictures import Unusable, printable, read_picture
 from hemagrid.errors import InputError
 from hemagrid.training import backend
 from hemagrid.training.predictions import read_predictions
 
-_MODEL, _PREDICTIONS = "model.keras", "predictions.npz"
+_MODEL, _PREDICTIONS = Path(names.MODEL).name, Path(names.PREDICTIONS).name
 
 
 def find_run(run, directory):
-    """Return the folder of a trained run in the study at `directory`.
+    """Return the folder of a trained run.
 
-    Raises InputError, naming the runs that there are, where it has no model.
+    Args:
+        run: Name of the run.
+        directory: Folder of the study.
+
+    Raises:
+        InputError: if the run has no model or no predictions. The message lists the runs that
+            are trained.
     """
-    results = Path(directory, "results")
-    missing = [name for name in (_MODEL, _PREDICTIONS) if not (results / run / name).is_file()]
+    folder = Path(directory, names.MODEL.format(run=run)).parent
+    missing = [name for name in (_MODEL, _PREDICTIONS) if not (folder / name).is_file()]
     if missing:
-        trained = sorted(path.parent.name for path in results.glob(f"*/{_MODEL}"))
+        trained = sorted(path.parent.name for path in folder.parent.glob(f"*/{_MODEL}"))
         raise InputError(
-            f"{results / run}: found no {' and no '.join(missing)}, expected those of a "
-            f"trained run; trained in this study: {', '.join(trained) or 'none'}. Name one "
-            "of them, or say with --directory where the study is"
+            f"{folder}: found no {' and no '.join(missing)}, expected a trained run; trained "
+            f"in this study: {', '.join(trained) or 'none'}. Name one of them, or the study's "
+            "folder with --directory"
         )
-    return results / run
+    return folder
 
 
 def find_pictures(paths):
-    """Return the files among `paths` and in the folders among them, as Paths.
+    """List picture files.
 
-    Folders are searched with their folders, in the order of their names; hidden files and
-    linked folders are left out. Raises InputError where nothing is found.
+    Args:
+        paths: Files, and folders that are searched with their subfolders in the order of names.
+            Hidden files and linked folders are left out.
+
+    Returns:
+        A list of Paths.
+
+    Raises:
+        InputError: if there are none.
     """
     pictures = []
     for path in map(Path, paths):
-        pictures += _files(path) if path.is_dir() else [path]
+        if path.is_dir():
+            pictures += sorted(
+                found
+                for found in path.rglob("*")
+                if not found.is_dir()
+                and not any(part.startswith(".") for part in found.relative_to(path).parts)
+            )
+        else:
+            pictures.append(path)
     if not pictures:
         raise InputError(f"{', '.join(map(str, paths))}: found no files, expected pictures")
     return pictures
-
-
-def _files(folder):
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
 
 
 def run_classes(folder):
@@ -56,42 +70,55 @@ def run_classes(folder):
     return read_predictions(folder / _PREDICTIONS)[0]
 
 
-def classify(folder, pictures, refuse):
-    """Yield (path as text, probabilities (k,) float32) for each of `pictures`, in order.
+def classify(folder, paths, refuse):
+    """Yield the predictions of a run for pictures, in order.
 
-    `folder` is that of a run. `refuse(path as text, reason)` is called for a file that gives
-    no picture. At most a batch of pictures is in memory. Raises InputError for a model that
-    does not load.
+    At most one batch of pictures is in memory.
+
+    Args:
+        folder: Folder of the run, a Path.
+        paths: Picture files, Paths.
+        refuse: Function of (path as text, reason) that is called for each file that cannot be
+            read.
+
+    Yields:
+        (path as text, probabilities float32 (classes,)).
+
+    Raises:
+        InputError: if Keras cannot load the model.
     """
     network = load_network(folder / _MODEL)
-    from hemagrid.training import embeddings  # not above, because it imports Keras
+    from hemagrid.training import embeddings  # imports Keras
 
-    # A single picture need not wait for a whole batch of padding.
-    batch_size = min(embeddings.BATCH, len(pictures))
-    for start in range(0, len(pictures), batch_size):
-        names, pixels = [], []
-        for path in pictures[start : start + batch_size]:
-            name = pictures.printable(str(path))
+    # A few pictures need not be padded to a whole batch.
+    batch_size = min(embeddings.BATCH, len(paths))
+    for start in range(0, len(paths), batch_size):
+        read, pixels = [], []
+        for path in paths[start : start + batch_size]:
             try:
-                picture = pictures.read_picture(path, network.input_shape[1])
-            except pictures.Unusable as reason:
-                refuse(name, str(reason))
+                picture = read_picture(path, network.input_shape[1])
+            except Unusable as reason:
+                refuse(printable(str(path)), str(reason))
             else:
-                names.append(name)
+                read.append(printable(str(path)))
                 pixels.append(np.asarray(picture))
         if pixels:
             found = embeddings.predict(network, np.stack(pixels), batch_size)
-            yield from zip(names, found, strict=True)
+            yield from zip(read, found, strict=True)
 
 
 def load_network(path):
-    """Return the network of a run's `model.keras`. Raises InputError where Keras cannot."""
+    """Load the network of a run from its `model.keras`.
+
+    Raises:
+        InputError: if Keras cannot load it.
+    """
     backend.begin(0)
     import keras
 
     try:
         return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many types on a file it cannot read
+    except Exception as error:  # Keras raises many types for a file that it cannot read
         raise InputError(
             f"{path}: Keras {keras.__version__} cannot load it ({error}); train the run "
             "again, or use the environment in which it was trained"

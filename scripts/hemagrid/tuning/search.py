@@ -180,7 +180,7 @@ def _search(run, settings, inputs, out, checkpoint):
             _report(run, settings, rows, total, checkpoint)
             if stop_signal():
                 raise Stopped(
-                    f"{run}: {stop_signal()} after trial {number + 1}/{total}; run the same "
+                    f"{run}: by {stop_signal()} after trial {number + 1}/{total}; run the same "
                     "command to continue"
                 )
     _check_count(run, settings, len(rows))

@@ -11,6 +11,7 @@ from hemagrid.reporting.pictures import (
     SIDE,
     Album,
     data_uri,
+    draw_sheet,
     mistakes,
     picture,
     write_contact_sheet,
@@ -163,3 +164,42 @@ def test_a_contact_sheet_has_a_row_per_class(tmp_path):
             top, left = row * step, column * step
             assert (sheet[top : top + size, left : left + size] == value).all()
     assert (sheet[size:step] == 255).all()
+
+
+def test_the_grad_cam_sheet_shows_right_answers_left_and_wrong_ones_right(tmp_path):
+    size, long = (
+        40,
+        "\N{DROP OF BLOOD}<b>" + 196 * "x",
+    )  # enlarged three times, to at least SIDE
+    pictures = np.stack([np.full((size, size, 3), 10 + n, "uint8") for n in range(4)])
+    lit = pictures + 100
+    table = pd.DataFrame(
+        [
+            ("ig", "ig", 0.9, "true"),
+            ("ig", long, 0.8, "false"),
+            (long, long, 0.7, "true"),
+            (long, long, 0.6, "true"),
+        ],
+        columns=["true", "predicted", "confidence", "right"],
+    )
+    draw_sheet(pictures, lit, table, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.format == "PNG"
+        sheet = np.asarray(picture.convert("RGB"))
+    side, step = 3 * size, 3 * size + GAP
+    # Name, two pairs of right answers, a gap, a pair of a wrong one and what was predicted.
+    assert sheet.shape == (2 * step - GAP, 9 * step - GAP, 3)
+    text, white = "text", 255
+    expected = [
+        [text, 10, 110, white, white, white, 11, 111, text],
+        [text, 12, 112, 13, 113, white, white, white, white],
+    ]
+    for row, values in enumerate(expected):
+        for column, value in enumerate(values):
+            tile = sheet[row * step :, column * step :][:side, :side]
+            if value == text:
+                assert 0 < (tile < 128).mean() < 0.3
+            else:
+                assert (tile == value).all(), (row, column)
+    # Long names end within their tile.
+    assert (sheet[:, side:step] == white).all() and (sheet[side:step] == white).all()
