@@ -1,4 +1,4 @@
-"""Say which runs cannot be told from the winner."""
+"""Compare every run with the winner."""
 
 from hemagrid.logs import job
 from hemagrid.reporting.tables import compare_with_winner

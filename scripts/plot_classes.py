@@ -1,4 +1,4 @@
-"""Draw what became of each class's images."""
+"""Draw what became of the images of each class."""
 
 from hemagrid.io import read_json
 from hemagrid.logs import job

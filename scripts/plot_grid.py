@@ -7,6 +7,6 @@ from hemagrid.reporting.tables import grid_table
 
 with job(snakemake.log[0]):
     out = snakemake.output
-    grid = grid_table(load_metrics(snakemake.input.metrics, snakemake.params.missing))
+    grid = grid_table(load_metrics(snakemake.input.metrics))
     save(accuracy_chart(grid), out.accuracy, out.accuracy_pdf)
     save(cost_chart(grid), out.cost, out.cost_pdf)

@@ -10,5 +10,4 @@ with job(snakemake.log[0]):
         snakemake.output.report,
         {"resources": snakemake.output.resources, **dict(snakemake.input.items())},
         select_by=snakemake.params.select_by,
-        missing=snakemake.params.missing,
     )

@@ -7,10 +7,10 @@ import pandas as pd
 from PIL import Image
 
 from hemagrid import io
-from hemagrid.config.grid import TUNED_HEADS
 from hemagrid.data.synthetic import draw_cell
 from hemagrid.evaluation.metrics import evaluate_run
-from hemagrid.reporting import tables
+from hemagrid.names import CONTROLS, PHASES, TUNED_HEADS
+from hemagrid.reporting import reference, tables
 from hemagrid.reporting.provenance import write_checksums, write_config, write_study
 from hemagrid.reporting.resources import write_usage
 from hemagrid.reporting.tables import compare_tuned, compare_with_winner
@@ -19,6 +19,21 @@ from hemagrid.training.predictions import write_predictions
 HEAD = {"dense": [128], "batch_norm": True, "dropout": [0.3], "learning_rate": 1e-3}
 HEAD |= {"weight_decay": None}
 TUNING = ("tuned_heads", "tuned_runs", "tuning_gain")
+ENVIRONMENT = {
+    "commit": "0123abc",
+    "changed": False,
+    "release": "<b>0.1</b>",
+    "revision": 1,
+    "python": "3.11.9",
+    "packages": {"keras": "3.15.1", "tensorflow": "2.21.0"},
+    "backend": "tensorflow",
+    "device": "gpu",
+    "gpu": "NVIDIA A100",
+    "cpu": "AMD EPYC",
+    "host": "node1",
+    "threads": 4,
+    "precision": "tensorfloat32",
+}
 
 
 def make_study(
@@ -35,14 +50,20 @@ def make_study(
     seed=42,
     **settings,
 ):
-    """Write a study below `folder`; return what `report.write_report` takes as its inputs.
+    """Write a study below `folder`.
 
-    runs: {run: skill}, the share of answers that are right beyond guessing; `majority_class`
-        and `random_labels` are controls, `{backbone}_{head}` transfer runs of the backbones of
-        `settings`, others CNNs. A skill of None makes a run that is missing.
-    classes: the names. `absent` are those without test images, of the others there are
-        `per_class`, each with `copies` in the augmented test set.
-    settings: keys of the configuration that the report looks at, over those here.
+    Args:
+        folder: Where `results/` goes.
+        runs: {run: skill}, the share of answers that are right beyond guessing, or None for a
+            run that is missing. `majority_class` and `random_labels` are controls,
+            `{backbone}_{head}` are transfer runs, others are CNNs.
+        classes: Names of the classes.
+        per_class: Number of test images per class, each with `copies` in the augmented test
+            set. Classes that are `absent` have none.
+        settings: Keys of the config that replace those here.
+
+    Returns:
+        The inputs of `page.write_report`.
     """
     folder = Path(folder)
     rng = np.random.default_rng(seed)
@@ -80,7 +101,7 @@ def make_study(
         inputs["metrics"],
         out,
         select_by,
-        config["published"],
+        _published(config),
         heads={"cfg1": HEAD},
         reported={},
     )
@@ -97,7 +118,7 @@ def _config(runs, classes, bootstrap, seed):
     applications |= {"mobilenetv3": "MobileNetV3Large", "vgg16": "VGG16"}
     used = [name for name in applications if any(run.startswith(name) for run in runs)]
     return {
-        "dataset": {"classes": list(classes)},
+        "dataset": {"classes": list(classes), "source": "npz"},
         "backbones": {
             name: {"application": application, "weights": "imagenet"}
             for name, application in applications.items()
@@ -111,9 +132,13 @@ def _config(runs, classes, bootstrap, seed):
     }
 
 
+def _published(config):
+    return reference.published(reference.settings(config), audit=None)
+
+
 def _kind(run, config):
     """Return kind, backbone and head of a run by its name."""
-    if run in ("majority_class", "random_labels"):
+    if run in CONTROLS:
         return "control", None, None
     for backbone in config["backbones"]:
         if run.startswith(f"{backbone}_"):
@@ -192,11 +217,11 @@ def _write_run(results, run, config, classes, answers, bootstrap, seed):
     write_predictions(folder / "predictions.npz", classes, answers)
     inputs = {"predictions": folder / "predictions.npz"}
     if kind != "control":
-        phases = ("feature_extraction", "finetune_top", "finetune_all")
-        phases = phases if kind == "transfer" else ("training",)
+        phases = PHASES if kind == "transfer" else ("training",)
         history = _history(phases)
         io.write_table(folder / "history.csv", history)
         size = 2 + sum(map(ord, run)) % 90
+        seconds = [12.0 * size * (place + 1) for place in range(len(phases))]
         cost = {
             "device": "NVIDIA A100",
             "backend": "tensorflow",
@@ -204,9 +229,11 @@ def _write_run(results, run, config, classes, answers, bootstrap, seed):
             "images_per_second": 9000 / size,
             "peak_memory_mib": 300.0 * size,
             "phases": {
-                name: {"epochs": 3, "seconds": 12.0 * size * place}
-                for place, name in enumerate(phases, 1)
+                name: {"epochs": 3, "seconds": time}
+                for name, time in zip(phases, seconds, strict=True)
             },
+            "seconds": sum(seconds),
+            "environment": ENVIRONMENT,
         }
         io.write_json(folder / "cost.json", cost)
         inputs["cost"] = folder / "cost.json"
@@ -277,7 +304,8 @@ def _write_tuning(results, tuned, inputs, comparison, config):
     compare_tuned(
         inputs | {"heads": [folder / f"{run}.json" for run in tuned]},
         out,
-        comparison | {"published": config["published"], "codabench": {}},
+        comparison | {"codabench": {}},
+        _published(config),
     )
     return {
         "finalists": folder / "finalists.json",
@@ -288,7 +316,7 @@ def _write_tuning(results, tuned, inputs, comparison, config):
 
 def _write_explanation(results, made, classes, select_by, size, rng):
     subset = select_by if select_by != "val" else "test_augmented"
-    run = next((run for run in made if run not in ("majority_class", "random_labels")), None)
+    run = next((run for run in made if run not in CONTROLS), None)
     columns = ["run", "subset", "row", "true", "predicted", "confidence", "right"]
     rows = [(run, subset, 0, classes[0], classes[0], 0.9, True)] if run else []
     rows += [(run, subset, 1, classes[0], classes[-1], 0.8, False)] if run else []
@@ -307,13 +335,11 @@ def _write_provenance(folder, config):
     results = folder / "results"
     paths = {
         "config": results / "provenance" / "config.yaml",
-        "versions": results / "provenance" / "versions.json",
         "study": results / "provenance" / "study.json",
         "checksums": results / "provenance" / "checksums.csv",
         "resources": results / "tables" / "resources.csv",
     }
     write_config(config, paths["config"])
-    io.write_json(paths["versions"], {"Python": "3.11", "hemagrid": "<b>0.1</b>"})
     write_study(paths["study"])
     write_checksums([results / "dataset" / "images.npy"], paths["checksums"])
     write_usage(folder / "benchmarks", paths["resources"])

@@ -591,7 +591,7 @@ def pareto_front(cost, score):
 _PANEL = 340, 320  # width and height of a panel of `cost_chart`
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY)
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "arrow")
-_COSTS = {"parameters": "parameters", "training_seconds": "training time, s"}
+_COSTS = {"parameters": "parameters", "training_seconds": f"{text.TRAINING_TIME}, s"}
 _LETTER_SIZE, _LETTER = 10, 5.5  # of labels: font size and mean width of a letter, in pixels
 
 
@@ -669,7 +669,7 @@ def _cost_panel(runs, images, cost, front):
             head="head",
             shown="accuracy, %",
             parameters=("parameters", ","),
-            time="training time",
+            time=text.TRAINING_TIME,
             on_front="on the Pareto front",
         ),
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 from hemagrid import names
 from hemagrid.config import grid
 from hemagrid.errors import InputError
-from hemagrid.io import open_images, read_table
-from hemagrid.reporting import page, pictures, provenance, resources, tables
+from hemagrid.io import open_images, read_json, read_table
+from hemagrid.reporting import page, pictures, provenance, reference, resources, tables
 from hemagrid.tuning import finalists
 
 
@@ -36,10 +36,11 @@ def report_finished(config, out):
     planned = [*grid.grid(config), *_tuned_runs(config)]
     missing = [run for run in planned if not _exists(names.METRICS, run=run)]
     runs = [run for run in planned if run not in missing]
+    controls = [run for run in names.CONTROLS if _exists(names.METRICS, run=run)]
     inputs = {
         "images": names.IMAGES,
         "audit": names.AUDIT,
-        "metrics": _existing(names.METRICS, [*runs, *names.CONTROLS]),
+        "metrics": [names.METRICS.format(run=run) for run in [*planned, *controls]],
         "predictions": _existing(names.PREDICTIONS, runs),
         "confusion": _existing(names.CONFUSION, runs),
         "history": _existing(names.HISTORY, runs),
@@ -48,7 +49,6 @@ def report_finished(config, out):
     optional = {
         "explanation": names.EXPLAINED_TABLE,
         "explained": names.EXPLAINED_PICTURES,
-        "versions": names.VERSIONS,
         "study": names.STUDY,
         "checksums": names.CHECKSUMS,
     }
@@ -57,7 +57,7 @@ def report_finished(config, out):
     inputs |= {name: path for name, path in optional.items() if Path(path).exists()}
     with tempfile.TemporaryDirectory() as folder:
         inputs |= _compare(config, inputs, runs, Path(folder))
-        page.write_report(out, inputs, select_by=config["tuning"]["select_by"], missing=missing)
+        page.write_report(out, inputs, select_by=config["tuning"]["select_by"])
     return missing
 
 
@@ -73,11 +73,12 @@ def _compare(config, inputs, runs, folder):
         "bootstrap": config["evaluation"]["bootstrap"],
         "seed": config["seed"],
     }
+    published = reference.published(reference.settings(config), read_json(names.AUDIT))
     tables.aggregate(
         inputs["metrics"],
         made | {"headline": folder / "headline.txt"},
         tuning["select_by"],
-        config["published"],
+        published,
         heads={name: config["heads"][name] for name in config["grid"]["heads"]},
         reported=config["codabench"]["scores"],
         codabench=inputs["codabench"],
@@ -102,11 +103,8 @@ def _compare(config, inputs, runs, folder):
         tables.compare_tuned(
             inputs | {"heads": _existing(names.FOUND_HEAD, tuned)},
             out,
-            settings
-            | {
-                "published": config["published"],
-                "codabench": config["codabench"]["scores"],
-            },
+            settings | {"codabench": config["codabench"]["scores"]},
+            published,
         )
         made |= {
             "finalists": names.FINALISTS,

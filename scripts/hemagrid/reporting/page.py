@@ -14,14 +14,23 @@ from markupsafe import Markup
 from hemagrid import io
 from hemagrid.config.grid import tunable_backbones
 from hemagrid.evaluation.metrics import best_run, load_metrics, put
-from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, TUNED_ADAMW, TUNED_HEADS, VAL
-from hemagrid.reporting import charts, pictures, resources, tables, text
-from hemagrid.reporting.reference import published, published_heads, published_tuned
+from hemagrid.names import (
+    HOLDOUT,
+    SUBSET_TITLES,
+    TEST,
+    TEST_AUGMENTED,
+    TUNED_ADAMW,
+    TUNED_HEADS,
+    VAL,
+)
+from hemagrid.reporting import charts, pictures, reference, resources, tables, text
+from hemagrid.reporting.provenance import made_with
 from hemagrid.training.predictions import read_predictions
 from hemagrid.tuning.trials import best_trial, read_trials
 
 GROUPS = 10  # examples of each finding about the data
 MISTAKES = 12  # pictures of a run's mistakes
+NAMED = 6  # runs of the largest group that are named where runs were not made alike
 PER_CELL = 6  # pictures of one cell of a confusion matrix
 PICTURES = 2500  # in the album; with all other pictures, the page stays below some 12 MB
 
@@ -38,7 +47,7 @@ _VERDICTS = {
 }
 
 
-def write_report(out, inputs, *, select_by, missing=()):
+def write_report(out, inputs, *, select_by):
     """Write the report of a study as one self-contained HTML page.
 
     Args:
@@ -59,11 +68,10 @@ def write_report(out, inputs, *, select_by, missing=()):
               {run}_trials.csv of each search, and the tables of `tables.compare_tuned`;
             - explanation, explained: the table and the pictures of `gradcam.explain`;
             - contact_sheet: a PNG;
-            - versions, study, checksums: what `provenance` wrote.
+            - study, checksums: what `provenance` wrote.
         select_by: Subset on whose accuracy the best run and the best heads are chosen.
-        missing: Names of runs without a path in `inputs`.
     """
-    study = _Study(inputs, select_by, missing)
+    study = _Study(inputs, select_by)
     page = {
         "best": study.answer(),
         "select_by": SUBSET_TITLES[select_by],
@@ -77,7 +85,10 @@ def write_report(out, inputs, *, select_by, missing=()):
             if study.config["backbones"][name]["weights"] == "random"
         ],
         "subset_names": SUBSET_TITLES,
-        "published": study.published,
+        "published": study.published is not None,
+        "different": _named(study.made_with[study.made_with["differs"]]),
+        "holdout": any(m and HOLDOUT in m["subsets"] for m in study.metrics.values()),
+        "training_time": text.TRAINING_TIME,
         "bootstrap": study.config["evaluation"]["bootstrap"],
         "seed": study.config["seed"],
         "grid": study.all_runs(),
@@ -123,19 +134,21 @@ def write_report(out, inputs, *, select_by, missing=()):
 class _Study:
     """The files of a study, and the sections of its page in their order."""
 
-    def __init__(self, inputs, select_by, missing):
+    def __init__(self, inputs, select_by):
         self.inputs, self.select_by = inputs, select_by
         self.config = yaml.safe_load(Path(inputs["config"]).read_text(encoding="utf-8"))
         self.audit = io.read_json(inputs["audit"])
-        self.metrics = load_metrics(inputs["metrics"], missing)
+        self.metrics = load_metrics(inputs["metrics"])
         self.best = best_run(self.metrics, select_by)
-        self.published = self.config["published"]
+        self.published = reference.published(reference.settings(self.config), self.audit)
         scores = tables.codabench_scores(
             self.config["codabench"]["scores"], inputs.get("codabench", ())
         )
         self.grid = tables.grid_table(self.metrics, scores)
-        theirs = published_heads() if self.published else None
-        self.best_heads = tables.best_heads_table(self.metrics, select_by, theirs, scores)
+        self.best_heads = tables.best_heads_table(
+            self.metrics, select_by, self.published, scores
+        )
+        self.made_with = made_with(self.metrics)
         self.originals = io.open_images(inputs["images"])
         self.images = {
             subset: io.open_images(inputs[f"images_{subset}"])
@@ -154,10 +167,11 @@ class _Study:
         if self.best is None:
             return None
         theirs = {}
-        for table in (self.best_heads, published_tuned()) if self.published else ():
-            if self.best in set(table["run"]):
-                theirs = table.set_index("run").loc[self.best]
-                break
+        if self.published is not None:
+            tuned = reference.part(self.published, "tuned", "run")
+            for table in (self.best_heads, tuned.drop(columns="published_head")):
+                if self.best in set(table["run"]):
+                    theirs = table.set_index("run").loc[self.best]
         subsets = self.metrics[self.best]["subsets"]
         winner = tables.read_winner(self.inputs["winner"])
         chance = winner["verdict"] == "no difference beyond chance"
@@ -193,11 +207,18 @@ class _Study:
         names = [name for name in names if "balanced" not in name]
         bounds = [f"{name}_{bound}" for name in names for bound in ("low", "high")]
         names += ["gap_points", "test_balanced_accuracy_pct", "test_macro_f1_pct"]
-        names += ["test_calibration_error_pct", "codabench_pct", "parameters"]
+        names += [
+            "test_calibration_error_pct",
+            "codabench_pct",
+            "local_score_pct",
+            "parameters",
+        ]
         names += ["training_seconds", "peak_memory_mib", "images_per_second"]
-        table = _with_published(self.grid) if self.published else self.grid
+        table = self.grid
+        if self.published is not None:
+            table = _with_published(self.grid, self.published)
         names = [name for name in names if name in table]
-        kept = ["run", "kind", *names, *bounds, "codabench_source"]
+        kept = ["run", "kind", *names, *bounds, "local_score_set"]
         table = table[[name for name in table if name in kept]]
         ours = table["kind"].isin(["cnn", "transfer"])
         spelled = text.shown(table)
@@ -205,9 +226,8 @@ class _Study:
         for name in names:
             column, values = table[name], [_number(value) for value in table[name]]
             best = None
-            # Gaps are not compared: a run that knows nothing has a small one. Neither are
-            # Codabench scores, which may be of different images.
-            if not name.startswith(("gap_", "codabench_")):
+            # A run that knows nothing has a small gap, and few runs have a package's score.
+            if not name.startswith(("gap_", "codabench_", "local_")):
                 low = ("calibration_error_pct", "parameters", "_seconds", "_mib")
                 best = column[ours].min() if name.endswith(low) else column[ours].max()
             columns.append(
@@ -324,7 +344,7 @@ class _Study:
         for run in sorted(evaluated, key=lambda run: run != self.best):
             metrics = self.metrics[run]
             entry = {"name": run, "metrics": metrics, "cells": {}, "mistakes": None}
-            entry |= {"matrices": [], "curves": None, "reliability": None}
+            entry |= {"matrices": [], "curves": None, "reliability": None, "stale": []}
             tests = [subset for subset in metrics["subsets"] if subset != VAL]
             if run in self.files["confusion"]:
                 entry["matrices"] = [self._matrix(run, subset) for subset in tests]
@@ -340,6 +360,9 @@ class _Study:
                     if subset not in self.images:
                         continue
                     labels, probabilities, _ = answers[subset]
+                    if len(labels) != len(self.images[subset]):
+                        entry["stale"].append(SUBSET_TITLES[subset])
+                        continue
                     chosen = self.album.cells(subset, labels, probabilities, PER_CELL)
                     entry["cells"][subset] = {
                         f"{true},{predicted}": [
@@ -347,7 +370,7 @@ class _Study:
                         ]
                         for (true, predicted), cell in chosen.items()
                     }
-                if TEST in answers and TEST in self.images:
+                if TEST in entry["cells"]:
                     labels, probabilities, _ = answers[TEST]
                     entry["mistakes"] = [
                         {
@@ -423,14 +446,13 @@ class _Study:
         }
 
     def provenance(self):
-        """What a result rests on."""
-        read = {"versions": io.read_json, "study": io.read_json, "checksums": pd.read_csv}
+        """What the results rest on."""
+        study, checksums = (self.inputs.get(name) for name in ("study", "checksums"))
         return {
+            "made_with": _named(self.made_with),
+            "study": study and io.read_json(study),
+            "checksums": pd.read_csv(checksums, dtype=str).fillna("") if checksums else None,
             "config": Path(self.inputs["config"]).read_text(encoding="utf-8"),
-            **{
-                name: reader(self.inputs[name]) if name in self.inputs else None
-                for name, reader in read.items()
-            },
         }
 
     def _draw(self, chart):
@@ -458,21 +480,36 @@ class _Study:
         return {"subset": subset, "n": total, "names": names, "rows": rows}
 
 
-def _with_published(grid):
-    """Put each published row after ours of the same run, or at the end."""
-    names = {name: f"{name}_accuracy_pct" for name in (VAL, TEST, TEST_AUGMENTED)}
-    theirs = published().rename(columns=names | {"codabench": "codabench_pct"})
-    theirs = theirs[theirs["table"].isin(["heads", "tuned"])]
+def _named(made_with):
+    """Spell a table of `made_with` for people; a large majority of runs is only counted."""
+    rows = []
+    for what, same in made_with.groupby("what", sort=False):
+        total = sum(map(len, same["runs"]))
+        for value, runs in zip(same["value"], same["runs"], strict=True):
+            said = ", ".join(runs)
+            if len(runs) > max(NAMED, total / 2):
+                said = f"all {total} runs" if len(runs) == total else f"{len(runs)} others"
+            rows.append({"what": what, "value": value, "runs": said})
+    return pd.DataFrame(rows, columns=["what", "value", "runs"])
+
+
+def _with_published(grid, published):
+    """Put each published row after ours of the same model, or at the end."""
+    percent = {name: f"{name}_accuracy_pct" for name in (VAL, TEST, TEST_AUGMENTED)}
+    theirs = published[published["table"] != "configurations"]
+    theirs = theirs.rename(columns=percent | {"codabench": "codabench_pct"})
+    place = {run: number for number, run in enumerate(grid["run"])}
     theirs = theirs.assign(
+        order=[place.get(run, len(grid)) + 0.5 for run in theirs["run"]],
+        run=theirs["model"] + (" " + theirs["head"]).fillna(""),
         kind="published",
-        codabench_source="published",
         gap_points=theirs["test_accuracy_pct"] - theirs["test_augmented_accuracy_pct"],
     )
-    place = {run: number for number, run in enumerate(grid["run"])}
-    order = [*range(len(grid)), *(place.get(run, len(grid)) + 0.5 for run in theirs["run"])]
-    columns = [*grid, "codabench_pct", "codabench_source"]
-    both = pd.concat([grid, theirs]).assign(order=order).sort_values("order", kind="stable")
-    return both[list(dict.fromkeys(columns))].reset_index(drop=True)
+    # A model that is here under several names has its row behind each, or once at the end.
+    theirs = theirs.drop_duplicates(["run", "order"])
+    both = pd.concat([grid.assign(order=range(len(grid))), theirs])
+    columns = dict.fromkeys([*grid, "codabench_pct"])
+    return both.sort_values("order", kind="stable")[[*columns]].reset_index(drop=True)
 
 
 def _number(value):

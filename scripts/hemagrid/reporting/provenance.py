@@ -1,4 +1,4 @@
-"""What a result was made with: config, versions, commit, command, machine, and its inputs."""
+"""What results rest on: config, commit, versions and machine of the runs, and their inputs."""
 
 import hashlib
 import os
@@ -7,13 +7,14 @@ import re
 import shlex
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import distributions
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 from hemagrid import io
+
+NOT_RECORDED = "not recorded"
 
 _HERE = Path(__file__)
 
@@ -23,27 +24,67 @@ def write_config(config, path):
     io.write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
-def write_versions(path):
-    """Write Python, machine, Keras backend and every installed package with its version."""
-    # What is left of a half-removed package has no name.
-    named = [d for d in distributions() if d.metadata["Name"]]
-    packages = {d.metadata["Name"].lower(): d.version for d in named}
-    io.write_json(
-        path,
-        {
-            "Python": platform.python_version(),
-            "system": platform.platform(),
-            "Keras backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
-            **dict(sorted(packages.items())),
-        },
-    )
+def write_versions(metrics, out):
+    """Write what each run was made with, {run: environment} of cost.json, as JSON.
+
+    Args:
+        metrics: Paths of metrics.json files. Controls are left out.
+        out: Path of the JSON.
+    """
+    costs = {Path(path).parent.name: io.read_json(path)["cost"] for path in metrics}
+    found = {run: cost.get("environment") for run, cost in costs.items() if cost is not None}
+    io.write_json(out, found)
+
+
+def made_with(metrics):
+    """Gather what runs were made with, for people.
+
+    Args:
+        metrics: {run: content of metrics.json or None}. Controls and missing runs have no
+            environment and are left out.
+
+    Returns:
+        A data frame of text, one row per fact and value: `what`, `value`, `runs` (names of the
+        runs that share the value), and `differs` (bool): whether runs differ in this fact, so
+        that their results may differ for this reason, too.
+    """
+    facts_of = {}
+    for run, m in metrics.items():
+        if not m or not m["cost"]:
+            continue
+        facts_of[run] = facts = {}
+        if environment := m["cost"].get("environment"):
+            commit = environment["commit"] or "not known"
+            facts["commit"] = commit + (" with changes" if environment["changed"] else "")
+            for what in ("release", "revision", "python"):
+                facts[what] = environment[what]
+            facts |= environment["packages"]
+            for what in ("backend", "device", "gpu", "threads", "precision"):
+                facts[what] = environment[what]
+            facts["processor"] = environment["cpu"]
+    rows = []
+    for what in dict.fromkeys(what for facts in facts_of.values() for what in facts):
+        groups = {}
+        for run, facts in facts_of.items():
+            value = facts.get(what) if facts else NOT_RECORDED
+            groups.setdefault("none" if value is None else str(value), []).append(run)
+        # A cluster mixes processors: on its own, that is not worth a warning.
+        differs = len(groups) > 1 and what != "processor"
+        rows += [
+            {"what": what, "value": value, "runs": runs, "differs": differs}
+            for value, runs in groups.items()
+        ]
+    table = pd.DataFrame(rows, columns=["what", "value", "runs", "differs"])
+    return table.astype({"differs": bool})
 
 
 def write_study(path):
-    """Write `commit`, `changed`, `command`, `host` and `written`, this time in UTC.
+    """Write how the study was last run: the command, the commit and the machine then.
 
-    `commit` and `changed` are as in `commit_of`, for the folder that holds the workflow;
-    `command` is `snakemake_command`, `host` as in `host`.
+    Args:
+        path: Path of the JSON, with `commit` and `changed` (as in `commit_of`, for the folder
+            of the workflow), `command` (as in `snakemake_command`), `host` and `written` (now,
+            in UTC).
     """
     commit, changed = commit_of(_HERE)
     io.write_json(
@@ -59,7 +100,7 @@ def write_study(path):
 
 
 def write_checksums(paths, out):
-    """Write a CSV with one row per file: `file` (its path as given), `bytes`, `sha256`."""
+    """Write a CSV with a row per file: `file` (its path as given), `bytes` and `sha256`."""
     rows = []
     for path in paths:
         with open(path, "rb") as file:
@@ -86,15 +127,28 @@ def commit_of(file):
 
 
 def snakemake_command():
-    """Return the command line of the outermost snakemake that this process runs in, or None.
+    """Find the outermost snakemake that this process runs in, by /proc.
 
-    It is quoted for a shell, and starts with `snakemake` whichever way that was started.
-    Found in /proc; None where there is none.
+    Returns:
+        Its command line, quoted for a shell and starting with `snakemake`, however it was
+        started; None if there is none.
     """
-    found = None
-    for arguments in _ancestors():
-        if (passed := _passed_to_snakemake(arguments)) is not None:
-            found = shlex.join(["snakemake", *passed])
+    found, process = None, os.getppid()
+    while process:
+        folder = Path("/proc", str(process))
+        try:
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")[:-1]
+            status = (folder / "status").read_text(encoding="utf-8", errors="replace")
+        except OSError:  # it has ended, is hidden from us, or the system has no /proc
+            break
+        arguments = [os.fsdecode(argument) for argument in arguments]
+        names = [Path(argument).name for argument in arguments]
+        if "snakemake" in names:
+            at = names.index("snakemake")
+            options = all(argument.startswith("-") for argument in arguments[1:at])
+            if at == 0 or names[0].startswith("python") and options:
+                found = shlex.join(["snakemake", *arguments[at + 1 :]])
+        process = int(status.split("\nPPid:")[1].split()[0])
     return found
 
 
@@ -115,35 +169,6 @@ def _said(*command):
     except (OSError, subprocess.TimeoutExpired):
         return []
     return ended.stdout.splitlines() if ended.returncode == 0 else []
-
-
-def _ancestors():
-    """Yield the arguments of this process's parent, its parent, and so on."""
-    process = os.getppid()
-    while process:
-        folder = Path("/proc", str(process))
-        try:
-            arguments = (folder / "cmdline").read_bytes().split(b"\0")[:-1]
-            status = (folder / "status").read_text(encoding="utf-8", errors="replace")
-        except OSError:  # ended meanwhile, hidden from us, or a system without /proc
-            return
-        yield [os.fsdecode(argument) for argument in arguments]
-        process = int(status.split("\nPPid:")[1].split()[0])
-
-
-def _passed_to_snakemake(arguments):
-    """Return what a process passes to snakemake; None for one that runs something else.
-
-    It runs `snakemake`, or Python with options (`-m` is one) and then snakemake.
-    """
-    names = [Path(argument).name for argument in arguments]
-    if "snakemake" not in names:
-        return None
-    at = names.index("snakemake")
-    by_python = names[0].startswith("python") and all(
-        argument.startswith("-") for argument in arguments[1:at]
-    )
-    return arguments[at + 1 :] if at == 0 or by_python else None
 
 
 def _cpu_model():

@@ -7,52 +7,45 @@ import pandas as pd
 from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
 from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
 from hemagrid.io import read_json, read_sparse, write_table, write_text
-from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, TUNED_HEADS, VAL
-from hemagrid.reporting.reference import (
-    published_configurations,
-    published_heads,
-    published_tuned,
-)
+from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, TUNED_HEADS
+from hemagrid.reporting.reference import part
 from hemagrid.reporting.text import SCORES, aligned, listed, shorten, shown, spell
 
 _COST = ("parameters", "peak_memory_mib", "images_per_second")
 
 
 def codabench_scores(reported, scored):
-    """Gather the Codabench scores of runs.
+    """Gather what packages of runs scored on the leaderboard and here.
 
     Args:
         reported: {run: %}, as the leaderboard gave them.
         scored: Paths of codabench.json files; those that do not exist are ignored.
 
     Returns:
-        {run: {"pct", "source"}}. A reported score replaces one that was computed here.
+        {run: {column: value}} with the columns `codabench_pct` of a reported score, and
+        `local_score_pct` and `local_score_set` (name of the images) of one that was made here.
     """
-    here = {
-        Path(path).parent.name: {
-            "pct": 100 * read_json(path)["accuracy"]["value"],
-            "source": "scored here",
-        }
-        for path in scored
-        if Path(path).exists()
-    }
-    return here | {run: {"pct": pct, "source": "reported"} for run, pct in reported.items()}
+    scores = {run: {"codabench_pct": pct} for run, pct in reported.items()}
+    for path in map(Path, scored):
+        if path.exists():
+            score = read_json(path)
+            scores.setdefault(path.parent.name, {}).update(
+                local_score_pct=100 * score["accuracy"]["value"], local_score_set=score["set"]
+            )
+    return scores
 
 
 def with_codabench(table, scores):
-    """Add `codabench_pct` and `codabench_source` to a table, unless no run has a score.
+    """Add the columns of `codabench_scores` to a table with a column `run`.
 
-    Args:
-        table: Data frame with a column `run`.
-        scores: What `codabench_scores` returns, or None.
+    A column is left out if no run of the table has a value.
     """
-    of_rows = [(scores or {}).get(run) for run in table["run"]]
-    if not any(of_rows):
-        return table
-    return table.assign(
-        codabench_pct=[score["pct"] if score else None for score in of_rows],
-        codabench_source=[score["source"] if score else None for score in of_rows],
-    )
+    scores = scores or {}
+    for column in ("codabench_pct", "local_score_pct", "local_score_set"):
+        values = [scores.get(run, {}).get(column) for run in table["run"]]
+        if any(value is not None for value in values):
+            table = table.assign(**{column: values})
+    return table
 
 
 def grid_table(metrics, codabench=None):
@@ -90,7 +83,7 @@ def grid_table(metrics, codabench=None):
             row["gap_points"] = 100 * (clean["value"] - augmented["value"])
         if cost := m["cost"]:
             row |= {key: cost[key] for key in _COST}
-            row["training_seconds"] = sum(p["seconds"] for p in cost["phases"].values())
+            row["training_seconds"] = cost["seconds"]
         rows.append(row)
     table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
     return with_codabench(table, codabench)
@@ -101,8 +94,8 @@ def heads_table(heads, published=None):
 
     Args:
         heads: {name: entry of the config}.
-        published: What `reference.published_configurations` returns, to put the published
-            heads of the same names beside ours, or None.
+        published: What `reference.published` returns, to put the published heads of the same
+            names beside ours, or None.
 
     Returns:
         A data frame with one row per head. There is a column for weight decay if any head has
@@ -123,14 +116,15 @@ def heads_table(heads, published=None):
     columns += ["dropout", "published_dropout", "learning_rate", "published_learning_rate"]
     columns += ["weight_decay"] if any(row["weight_decay"] for row in rows) else []
     own = [name for name in columns if not name.startswith("published_")]
-    return beside(pd.DataFrame(rows, columns=own), published, "head", columns)
+    return _beside(pd.DataFrame(rows, columns=own), published, "configurations", columns)
 
 
-def beside(table, published, key, columns):
-    """Join published numbers to a table by `key`, and keep `columns` in their order."""
+def _beside(table, published, name, columns):
+    """Join one of the published tables to ours by its first column; put columns in order."""
     if published is not None:
-        table = table.merge(published, on=key, how="left")
-    return table[[name for name in columns if name in table]]
+        key = table.columns[0]
+        table = table.merge(part(published, name, key), on=key, how="left")
+    return table[[column for column in columns if column in table]]
 
 
 def best_heads_table(metrics, select_by, published=None, codabench=None):
@@ -142,8 +136,8 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
         metrics: {run: content of metrics.json or None}, in grid order.
         select_by: Subset on which the best head has the highest accuracy; ties go to the
             first.
-        published: What `reference.published_heads` returns, to put its accuracies (%) beside
-            ours whatever head was the best there, or None.
+        published: What `reference.published` returns, to put its accuracies (%) beside ours
+            whatever head was the best there, or None.
         codabench: What `codabench_scores` returns, or None.
 
     Returns:
@@ -164,31 +158,15 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
                 accuracy = runs[best]["subsets"][subset]["accuracy"]
                 put(row, f"{subset}_accuracy_pct", accuracy)
         rows.append(row)
-    columns = ["model", "run", "head", *with_bounds("test_accuracy_pct")]
-    columns += with_bounds("test_augmented_accuracy_pct")
-    table = with_codabench(pd.DataFrame(rows, columns=columns), codabench)
-    if published is None:
-        return table
-    theirs = published.drop(columns="run").assign(
-        model=published["backbone"].where(published["backbone"] != "", published["run"])
-    )
-    theirs = theirs.rename(
-        columns={
-            "head": "published_head",
-            TEST: "published_test_pct",
-            TEST_AUGMENTED: "published_test_augmented_pct",
-            "codabench": "published_codabench",
-        }
-    )
-    columns = [
-        *("model", "run", "head", "published_head"),
-        *with_bounds("test_accuracy_pct"),
-        "published_test_pct",
-        *with_bounds("test_augmented_accuracy_pct"),
-        "published_test_augmented_pct",
-        *("codabench_pct", "codabench_source", "published_codabench"),
-    ]
-    return beside(table, theirs, "model", columns)
+    scores = [*with_bounds("test_accuracy_pct"), *with_bounds("test_augmented_accuracy_pct")]
+    table = pd.DataFrame(rows, columns=["model", "run", "head", *scores])
+    if published is not None:
+        models = published["backbone"].fillna(published["run"])
+        published = published.assign(model=models)
+    columns = ["model", "run", "head", "published_head", *scores[:3], "published_test_pct"]
+    columns += [*scores[3:], "published_test_augmented_pct", "codabench_pct"]
+    columns += ["published_codabench", "local_score_pct", "local_score_set"]
+    return _beside(with_codabench(table, codabench), published, "heads", columns)
 
 
 def write(table, path):
@@ -225,26 +203,24 @@ def headline(table):
     return aligned(columns, zip(*columns.values(), strict=True))
 
 
-def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=(), missing=()):
+def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=()):
     """Write the tables over all runs.
 
     Args:
         metrics: Paths of metrics.json, as in `load_metrics`.
         out: Paths `grid`, `heads` and `best_heads` of tables (as in `write`), and `headline`.
         select_by: Subset on which the best heads are chosen.
-        published: Whether the published numbers stand beside ours.
+        published: What `reference.published` returns.
         heads: {name: entry of the config}, the heads of the grid.
         reported: Codabench scores {run: %}, as the leaderboard gave them.
         codabench: Paths of codabench.json files.
-        missing: Names of runs without a path, as in `load_metrics`.
     """
-    loaded = load_metrics(metrics, missing)
+    loaded = load_metrics(metrics)
     scores = codabench_scores(reported, codabench)
     grid = grid_table(loaded, scores)
-    theirs = published_heads() if published else None
     write(grid, out["grid"])
-    write(heads_table(heads, published_configurations() if published else None), out["heads"])
-    write(best_heads_table(loaded, select_by, theirs, scores), out["best_heads"])
+    write(heads_table(heads, published), out["heads"])
+    write(best_heads_table(loaded, select_by, published, scores), out["best_heads"])
     write_text(out["headline"], headline(grid) + "\n")
 
 
@@ -272,7 +248,7 @@ def read_winner(path):
     return read_sparse(path, "run", "compared_with", "subset", "verdict")
 
 
-def compare_tuned(inputs, out, settings):
+def compare_tuned(inputs, out, settings, published):
     """Write the three tables about tuning.
 
     Args:
@@ -281,8 +257,8 @@ def compare_tuned(inputs, out, settings):
             (results/tuning/{run}.json) of the tuned runs, and optionally `codabench`.
         out: Paths `heads`, `runs` and `gain` of the tables (as in `write`).
         settings: `select_by`, `bootstrap` and `seed`, as in `comparisons.tuning_gain_table`;
-            `published`, whether the published numbers stand beside ours; `codabench`, the
-            scores {run: %} as the leaderboard gave them.
+            `codabench`, the scores {run: %} as the leaderboard gave them.
+        published: What `reference.published` returns.
 
     Raises:
         InputError: Two runs to be compared did not predict on the same images.
@@ -291,10 +267,9 @@ def compare_tuned(inputs, out, settings):
     heads = {Path(path).stem: read_json(path) for path in inputs["heads"]}
     predictions = {Path(path).parent.name: path for path in inputs["predictions"]}
     scores = codabench_scores(settings["codabench"], inputs.get("codabench", ()))
-    theirs = published_tuned() if settings["published"] else None
     written = {
-        "heads": tuned_heads_table(heads, theirs),
-        "runs": tuned_runs_table(metrics, theirs, scores),
+        "heads": tuned_heads_table(heads, published),
+        "runs": tuned_runs_table(metrics, published, scores),
         "gain": tuning_gain_table(
             metrics,
             predictions,
@@ -312,8 +287,7 @@ def tuned_heads_table(heads, published=None):
 
     Args:
         heads: {run: content of results/tuning/{run}.json}.
-        published: What `reference.published_tuned` returns, to put its heads beside ours, or
-            None.
+        published: What `reference.published` returns, to put its heads beside ours, or None.
     """
     rows = [
         {
@@ -332,7 +306,7 @@ def tuned_heads_table(heads, published=None):
     columns += ["learning_rate", "published_learning_rate", "weight_decay"]
     columns += ["trial_val_accuracy_pct", "trials", "search_seconds"]
     own = [name for name in columns if not name.startswith("published_")]
-    return beside(pd.DataFrame(rows, columns=own), published, "run", columns)
+    return _beside(pd.DataFrame(rows, columns=own), published, "tuned", columns)
 
 
 def tuned_runs_table(metrics, published=None, codabench=None):
@@ -343,12 +317,12 @@ def tuned_runs_table(metrics, published=None, codabench=None):
         published: As in `tuned_heads_table`.
         codabench: What `codabench_scores` returns, or None.
     """
-    columns = ["run"]
-    for subset in (VAL, TEST, TEST_AUGMENTED):
-        columns += [*with_bounds(f"{subset}_accuracy_pct"), f"published_{subset}_pct"]
-    columns += ["codabench_pct", "codabench_source", "published_codabench"]
+    columns = ["run", *with_bounds("val_accuracy_pct"), "published_val_pct"]
+    columns += with_bounds("test_accuracy_pct")
+    columns += [*with_bounds("test_augmented_accuracy_pct"), "published_test_augmented_pct"]
+    columns += ["codabench_pct", "published_codabench", "local_score_pct", "local_score_set"]
     tuned = {run: m for run, m in metrics.items() if m and m["head"] in TUNED_HEADS}
-    return beside(grid_table(tuned, codabench), published, "run", columns)
+    return _beside(grid_table(tuned, codabench), published, "tuned", columns)
 
 
 def read_tuned(path):

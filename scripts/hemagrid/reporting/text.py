@@ -1,10 +1,14 @@
 """How values, names and tables are spelled for people, on the page and on a terminal."""
 
+from pathlib import PurePath
+
 import pandas as pd
 
 from hemagrid.names import SUBSET_TITLES
 
 DASH = "\N{EN DASH}"  # stands for what is missing
+TRAINING_TIME = "training time, without embedding and search"
+"""What is measured beside accuracy: the same words in tables, charts and captions."""
 
 SCORES = {
     "accuracy": "accuracy",
@@ -16,13 +20,14 @@ SCORES = {
 
 _HEADINGS = {
     "gap_points": "test minus augmented, points",
-    "training_seconds": "training time",
+    "training_seconds": TRAINING_TIME,
     "peak_memory_mib": "peak memory, MiB",
     "images_per_second": "images/s",
     "published_head": "published head",
     "published_test_pct": "published test, %",
     "published_test_augmented_pct": "published augmented test, %",
     "codabench_pct": "Codabench, %",
+    "local_score_pct": "local score (images), %",
     "published_codabench": "published Codabench, %",
     "published_val_pct": "published validation, %",
     "dense": "Dense",
@@ -54,14 +59,14 @@ def shown(table):
 
     Args:
         table: Data frame with column names as the library writes them. A column and its
-            `_low` and `_high` become one column, as do a Codabench score and its source.
+            `_low` and `_high` become one column, as do a local score and its images.
 
     Returns:
         A data frame of strings. A missing value is a dash.
     """
     columns = {}
     for name in table:
-        if name.endswith(("_low", "_high", "codabench_source")):
+        if name.endswith(("_low", "_high", "local_score_set")):
             continue
         cells = [spell(value, name) for value in table[name]]
         if f"{name}_low" in table:
@@ -72,10 +77,10 @@ def shown(table):
                 cell if pd.isna(low) else f"{cell} ({spell(low, name)}{to}{spell(high, name)})"
                 for cell, (low, high) in zip(cells, bounds, strict=True)
             ]
-        if name == "codabench_pct":
+        if name == "local_score_pct":
             cells = [
-                cell if cell == DASH else f"{cell} ({source})"
-                for cell, source in zip(cells, table["codabench_source"], strict=True)
+                cell if cell == DASH else f"{cell} ({SUBSET_TITLES.get(of, PurePath(of).name)})"
+                for cell, of in zip(cells, table["local_score_set"], strict=True)
             ]
         columns[heading(name)] = cells
     return pd.DataFrame(columns, dtype=object)

@@ -1,6 +1,38 @@
+import pandas as pd
 import pytest
 
-from hemagrid.reporting.text import aligned, size
+from hemagrid.reporting.text import DASH, aligned, duration, p_text, shorten, shown, size
+
+
+def test_differences_keep_their_sign():
+    table = pd.DataFrame(
+        {
+            "gain_points": [-2.31, 0.0, 1.0, None],
+            "gain_points_low": [-4.0, -1.5, 0.04, None],
+            "gain_points_high": [-0.6, 1.5, 2.0, None],
+        }
+    )
+    assert list(shown(table)["difference, points"]) == [
+        "-2.3 (-4.0 to -0.6)",
+        "+0.0 (-1.5 to +1.5)",
+        "+1.0 (+0.0 to +2.0)",
+        DASH,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0123, "0.012"), (1, "1.000"), (0.001, "0.001"), (4e-9, "below 0.001")]
+)
+def test_p_values(p, text):
+    assert p_text(p) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (725, "12 min 05 s"), (12_000, "3 h 20 min")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_columns_line_up():
@@ -22,3 +54,10 @@ def test_columns_line_up():
 )
 def test_sizes(count, text):
     assert size(count) == text
+
+
+def test_a_long_text_is_cut_to_its_width():
+    assert shorten("basophil", 8) == "basophil"
+    assert shorten("basophils", 8) == "basophi\N{HORIZONTAL ELLIPSIS}"
+    # In whatever unit its length is measured.
+    assert shorten("basophils", 16, lambda text: 2 * len(text)) == shorten("basophils", 8)

@@ -7,7 +7,6 @@ from hemagrid.evaluation.metrics import evaluate
 from hemagrid.evaluation.statistics import paired
 from hemagrid.io import write_json
 from hemagrid.reporting.tables import compare_tuned, read_tuned
-from hemagrid.reporting.text import shown
 from hemagrid.training.predictions import write_predictions
 
 N = 200
@@ -78,46 +77,11 @@ def inputs_of(study, runs=SKILL):
 
 
 def compare(study, out, inputs=None, **changes):
-    settings = {"select_by": "test_augmented", "published": True, "bootstrap": 100, "seed": 3}
+    settings = {"select_by": "test_augmented", "bootstrap": 100, "seed": 3}
     paths = {name: out / f"{name}.csv" for name in ("heads", "runs", "gain")}
     settings |= {"codabench": {}} | changes
-    compare_tuned(inputs or inputs_of(study), paths, settings)
+    compare_tuned(inputs or inputs_of(study), paths, settings, None)
     return [read_tuned(path) for path in paths.values()]
-
-
-def test_found_heads_stand_beside_the_published_ones(study, tmp_path):
-    heads = compare(study, tmp_path)[0].set_index("run")
-    assert list(heads.index) == ["convnext_tuned", "convnext_tuned_adamw", "vgg16_tuned"]
-    row = heads.loc["convnext_tuned"]
-    assert (row["dense"], row["dropout"]) == ("384, 128", "0.1, 0.3")
-    assert (row["published_dense"], row["published_dropout"]) == ("128", "0.3")
-    assert row["published_learning_rate"] == 0.001 and np.isnan(row["weight_decay"])
-    assert (row["trials"], row["search_seconds"]) == (23, 75.2)
-    adamw = shown(heads.reset_index()).iloc[1]
-    assert adamw["Dense"] == "none" and adamw["published Dense"] == "\N{EN DASH}"
-    assert (adamw["learning rate"], adamw["weight decay"]) == ("0.0001", "1e-05")
-    assert adamw["validation accuracy of the best trial, %"] == "62.5"
-    assert adamw["search time"] == "1 min 15 s"
-    assert {f"heads.{ending}" for ending in ("csv", "md", "tex")} <= {
-        path.name for path in tmp_path.iterdir()
-    }
-
-
-def test_tuned_runs_stand_beside_the_published_ones(study, tmp_path):
-    scored = study / "vgg16_tuned" / "codabench.json"
-    write_json(scored, {"run": "vgg16_tuned", "accuracy": {"value": 0.913}})
-    inputs = inputs_of(study) | {"codabench": [scored, study / "gone" / "codabench.json"]}
-    _, runs, _ = compare(study, tmp_path, inputs, codabench={"convnext_tuned": 90})
-    runs = runs.set_index("run")
-    assert list(runs.index) == ["convnext_tuned", "convnext_tuned_adamw", "vgg16_tuned"]
-    row = runs.loc["convnext_tuned"]
-    assert row["test_accuracy_pct"] == pytest.approx(95)
-    assert row["test_accuracy_pct_low"] < 95 < row["test_accuracy_pct_high"]
-    assert (row["published_val_pct"], row["published_test_augmented_pct"]) == (89.6, 76.8)
-    assert (row["codabench_pct"], row["codabench_source"]) == (90, "reported")
-    assert runs.loc["convnext_tuned_adamw", "published_codabench"] == 90
-    text = shown(runs.reset_index())["Codabench, %"]
-    assert list(text) == ["90.0 (reported)", "\N{EN DASH}", "91.3 (scored here)"]
 
 
 def test_the_gain_is_that_over_the_best_untuned_run_of_the_backbone(study, tmp_path):
@@ -182,12 +146,6 @@ def test_a_difference_among_many_must_be_larger(tmp_path, others, verdict):
     row = table.set_index("run").loc["x_tuned"]
     assert row["p_holm"] == pytest.approx(2 / 128 * (1 + others))
     assert row["verdict"] == verdict and row["subset"] == "holdout"
-
-
-def test_without_published_numbers_there_are_no_such_columns(study, tmp_path):
-    for table in compare(study, tmp_path, published=False):
-        assert not any("published" in column for column in table)
-        assert "run" in table and len(table)
 
 
 def test_a_run_without_a_counterpart_has_no_gain(study, tmp_path):

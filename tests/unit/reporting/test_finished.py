@@ -1,0 +1,95 @@
+"""A report of what is finished reads files and writes one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from made_study import make_study
+
+from hemagrid import io, names
+from hemagrid.config import schema
+from hemagrid.errors import InputError
+from hemagrid.reporting.finished import report_finished
+
+SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "config.schema.yaml"
+CLASSES = ["basophil", "ig"]
+
+
+@pytest.fixture
+def config():
+    defaults = schema.validated({}, yaml.safe_load(SCHEMA.read_text()))
+    grid = {"cnns": ["baseline_cnn"], "backbones": ["vgg16"], "heads": ["cfg1", "cfg2"]}
+    return defaults | {"grid": grid, "dataset": defaults["dataset"] | {"source": "npz"}}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of a study in which two runs of three and a tuned one have finished."""
+    done = {"baseline_cnn": 0.4, "vgg16_cfg1": 0.8, "vgg16_cfg2": None, "vgg16_tuned": 0.9}
+    make_study(tmp_path, done | {"majority_class": 0}, CLASSES)
+    shutil.rmtree(tmp_path / "results" / "tables")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_it_names_what_is_missing_and_touches_nothing_else(folder, config):
+    before = files(folder)
+    missing = report_finished(config, folder / "my report.html")
+    assert missing == ["vgg16_cfg2", "convnext_tuned_adamw"][: len(missing)] == ["vgg16_cfg2"]
+    after = files(folder)
+    page = after.pop(folder / "my report.html") and (folder / "my report.html").read_text()
+    assert after == before
+    assert "1 of 5 runs are missing: vgg16_cfg2." in page
+    for part in ("run-vgg16_cfg1", "run-vgg16_tuned", "run-majority_class", 'id="tuning"'):
+        assert part in page
+
+
+def test_a_file_of_a_run_that_is_not_there_yet_does_no_harm(folder, config):
+    for path in (names.CONFUSION, names.HISTORY, names.PREDICTIONS):
+        Path(path.format(run="vgg16_cfg1")).unlink()
+    for path in (names.FINALISTS, names.STUDY, names.CHECKSUMS, names.EXPLAINED_TABLE):
+        Path(path).unlink()
+    Path(names.SUBSET_IMAGES.format(subset=names.TEST)).unlink()
+    assert report_finished(config, "report.html") == ["vgg16_cfg2"]
+
+
+def test_before_the_first_run_there_is_a_report_too(folder, config):
+    for path in folder.glob("results/*/metrics.json"):
+        path.unlink()
+    report_finished(config, "report.html")
+    assert "No run has been evaluated" in Path("report.html").read_text()
+
+
+def test_without_a_data_set_there_is_none(tmp_path, config, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match="results/dataset/images.npy and .*audit.json: not found"
+    ):
+        report_finished(config, "report.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_contact_sheet_is_drawn_from_the_images(folder, config):
+    copies = io.read_table(write_copies())
+    report_finished(config, "report.html")
+    assert (
+        len(copies) == 4
+        and "Contact sheet of training images" in Path("report.html").read_text()
+    )
+
+
+def write_copies():
+    """Write two augmented copies of two images."""
+    import numpy as np
+    import pandas as pd
+
+    np.save(names.SUBSET_IMAGES.format(subset=names.TRAIN), np.load(names.IMAGES)[:4])
+    table = pd.DataFrame({"id": range(4), "parent_id": [0, 0, 1, 1], "label": [0, 0, 1, 1]})
+    path = names.SUBSET_TABLE.format(subset=names.TRAIN)
+    io.write_table(path, table)
+    return path
