@@ -1,20 +1,35 @@
-"""What a study will cost: jobs, hours and storage, before anything is submitted.
+"""Say what a study will cost: jobs, hours and storage, before anything is submitted."""
 
-Hours come from measured speeds (`throughput.csv`, written by
-tests/benchmarks/measure_throughput.py), storage from the shapes of arrays and the numbers of
-parameters. Both are near the truth, not exact.
-"""
-
+import shlex
 import textwrap
+from pathlib import Path
 
+from hemagrid.cli import dag, options
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured, count_images, storage
-from hemagrid.cli.speeds import MEASURE, read_speeds
-from hemagrid.config.grid import (
-    grid,
-)
+from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
+from hemagrid.config.grid import grid
 from hemagrid.reporting.text import aligned, duration, size
 
+TEXT = """
+Print what snakemake, called with the same options, would run: jobs, hours and storage. Nothing
+is run or written. Hours come from speeds measured on other machines or, after
+tests/benchmarks/measure_throughput.py, on yours.
+"""
 _PLACES = {"local": "local", "cpu": "CPU", "gpu": "GPU"}
+
+
+def main(words):
+    """Print the plan."""
+    parser = options.parser("plan", TEXT, ("[TARGET ...]", "files or rules; default: all"))
+    arguments = options.read(words, parser)
+    folder = Path(arguments.directory or ".")
+    measure = MEASURE
+    if arguments.configfile:
+        measure += f" --configfile {shlex.join(map(str, arguments.configfile))}"
+    if arguments.directory:
+        measure += f" --out {shlex.quote(str(folder / OWN_SPEEDS))}"
+    jobs, config = dag.planned(arguments)
+    print(describe(jobs, config, folder, measure))
 
 
 def describe(jobs, config, folder=".", command=MEASURE):

@@ -1,15 +1,56 @@
-"""What a trained run says about new pictures, read as its training pictures were."""
+"""Classify new pictures with a trained run, read as its training pictures were."""
 
+import argparse
 import csv
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 
+from hemagrid.names import KERAS_HOME
 from hemagrid.reporting.text import aligned
+from hemagrid.training import jobs
+
+TEXT = """
+Print the class that a trained run gives each picture, and its probability. A file that cannot
+be read is named, and the exit status is then 1.
+"""
 
 WIDTH = 100  # columns of the table, unless class names alone take more
 
 
 _SHORTEST = 12  # characters that are left of a file's name
+
+
+def main(words):
+    """Print predictions; return 1 if a file could not be read."""
+    parser = argparse.ArgumentParser(prog="hemagrid predict", description=TEXT)
+    parser.add_argument("run", metavar="RUN", help="name of the run, such as convnext_cfg1")
+    parser.add_argument(
+        "images", metavar="IMAGES", nargs="+", help="files and folders of files"
+    )
+    parser.add_argument("--directory", type=Path, default=Path("."), help="folder of the study")
+    parser.add_argument("--csv", action="store_true", help="all probabilities, as CSV")
+    arguments = parser.parse_args(words)
+    # Keras writes its settings there: into the study, from whatever folder this is called.
+    os.environ.setdefault("KERAS_HOME", str(Path(arguments.directory, KERAS_HOME).absolute()))
+    jobs.prepare(os.cpu_count())
+    from hemagrid.evaluation import inference
+
+    refused = []
+
+    def refuse(path, reason):
+        refused.append(path)
+        print(f"{path}: {reason}", file=sys.stderr)
+
+    folder = inference.find_run(arguments.run, arguments.directory)
+    pictures = inference.find_pictures(arguments.images)
+    write = write_csv if arguments.csv else write_table
+    write(
+        inference.run_classes(folder), inference.classify(folder, pictures, refuse), sys.stdout
+    )
+    return 1 if refused else 0
 
 
 def write_csv(class_names, results, stream):

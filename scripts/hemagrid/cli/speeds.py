@@ -1,9 +1,4 @@
-"""What a study will cost: jobs, hours and storage, before anything is submitted.
-
-Hours come from measured speeds (`throughput.csv`, written by
-tests/benchmarks/measure_throughput.py), storage from the shapes of arrays and the numbers of
-parameters. Both are near the truth, not exact.
-"""
+"""Measured speeds of networks: the table that comes with hemagrid, and the user's own."""
 
 from pathlib import Path
 

@@ -8,6 +8,7 @@ import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hemagrid.cli import options
 from hemagrid.config.grid import grid, tuned_runs
 from hemagrid.errors import InputError
 from hemagrid.io import read_json
@@ -24,6 +25,18 @@ OVERDUE, PATIENCE = 5, 900.0
 
 
 _TAIL = 4000  # bytes of a log that are searched for its last word
+
+TEXT = """
+Print how far every job of a study is, while it runs or after. Files are read and none is
+changed.
+"""
+
+
+def main(words):
+    """Print the state of a study."""
+    arguments = options.read(words, options.parser("status", TEXT))
+    folder, config, _ = options.study(arguments)
+    print(describe(status(config, folder)))
 
 
 def status(config, folder, now=None):

@@ -6,30 +6,51 @@ import yaml
 
 from hemagrid.config.schema import validated
 from hemagrid.errors import InputError
+from hemagrid.names import CONFIG
 
 ROOT = Path(__file__).parents[3]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
 
-# Where the workflow records the config it ran with.
-RECORDED = Path("results", "provenance", "config.yaml")
+def load_config(paths=(), values=None):
+    """Return the validated config: `config/config.yaml` under other files and values.
 
+    Args:
+        paths: Config files, each of which is laid over those before it.
+        values: Mapping laid over all files, or None.
 
-def load_config(paths=()):
-    """Return the validated config: `config/config.yaml` under each of `paths` in turn.
-
-    Raises InputError for a file that cannot be read and for an invalid config.
+    Raises:
+        InputError: A file cannot be read, or the config is invalid.
     """
-    schema = _read(ROOT / "workflow" / "schemas" / "config.schema.yaml")
     config = _read(ROOT / "config" / "config.yaml")
-    for path in paths:
-        config = _laid_over(config, _read(path))
-    return validated(config, schema)
+    for above in [*map(_read, paths), values or {}]:
+        config = _laid_over(config, above)
+    return validated(config, _read(SCHEMA))
 
 
-def study_config(folder, paths=()):
-    """Return the config of the study in `folder`: that of `paths`, or the recorded one."""
-    recorded = Path(folder) / RECORDED
-    return load_config(paths or [recorded] * recorded.exists())
+def recorded_config(folder):
+    """Return the path of the config that the study in `folder` last ran with, or None."""
+    recorded = Path(folder, CONFIG)
+    return recorded if recorded.is_file() else None
+
+
+def study_config(folder, paths=(), values=None):
+    """Return the config of the study in `folder`: the recorded one unless another is given."""
+    if not (paths or values) and (recorded := recorded_config(folder)):
+        paths = [recorded]
+    return load_config(paths, values)
+
+
+def differences(config, other):
+    """List the keys, such as "training.precision", in which two configs differ."""
+    found = []
+    for key in dict.fromkeys([*config, *other]):
+        mine, theirs = config.get(key), other.get(key)
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            found += [f"{key}.{below}" for below in differences(mine, theirs)]
+        elif mine != theirs:
+            found.append(key)
+    return found
 
 
 def _laid_over(below, above):

@@ -1,0 +1,36 @@
+"""Remove what a finished study needs no more: cached activations and embeddings."""
+
+import shutil
+from pathlib import Path
+
+from hemagrid import names
+from hemagrid.cli import dag, options
+from hemagrid.errors import InputError
+from hemagrid.reporting.text import size
+
+TEXT = """
+Remove the cached activations and embeddings of a finished study, often most of its size.
+Nothing is removed as long as snakemake, called with the same options, would still have
+something to do. Do it last: a head that is trained later needs the caches again, and then all
+other runs of its backbone are trained again, too.
+"""
+
+
+def main(words):
+    """Remove the caches, unless the study is unfinished."""
+    arguments = options.read(words, options.parser("clean", TEXT))
+    folder, _, config_name = options.study(arguments)
+    arguments.configfile = dag.recorded(arguments)[1:] or arguments.configfile
+    jobs, _ = dag.planned(arguments)
+    if jobs:
+        raise InputError(
+            f"this study is not finished: {len(jobs)} jobs to do, the first of which is "
+            f"{jobs[0].rule}; nothing was removed. The config is {config_name}"
+        )
+    caches = [pattern.partition("/{")[0] for pattern in (names.ACTIVATIONS, names.EMBEDDINGS)]
+    freed = 0
+    for cache in caches:
+        files = (path for path in Path(folder, cache).rglob("*") if path.is_file())
+        freed += sum(path.stat().st_size for path in files)
+        shutil.rmtree(folder / cache, ignore_errors=True)
+    print(f"Removed {' and '.join(caches)}: {size(freed)}")

@@ -1,0 +1,67 @@
+"""The command `hemagrid`: what people do with a study beside running it with snakemake."""
+
+import difflib
+import importlib
+import os
+import sys
+
+from hemagrid import __version__
+from hemagrid.errors import InputError
+
+COMMANDS = {
+    "plan": "what a study will cost: jobs, hours and storage; runs nothing",
+    "status": "how far every job of a study is, while it runs or after",
+    "report": "write the report from what is finished so far; trains nothing",
+    "predict": "classify new pictures with a trained run",
+    "submit": "package a run for Codabench and score the package here",
+    "clean": "remove the caches of a finished study",
+    "demo": "run the complete small study: no network, no GPU, minutes",
+}
+
+HELP = """usage: hemagrid COMMAND [options]
+
+{}
+
+`hemagrid COMMAND --help` explains a command. A study itself is run with snakemake.""".format(
+    "\n".join(f"  {name:8} {does}" for name, does in COMMANDS.items())
+)
+
+
+def main(words=None):
+    """Run one subcommand and return its exit status.
+
+    Args:
+        words: The words after `hemagrid`. None stands for those of the command line.
+    """
+    command, *rest = (sys.argv[1:] if words is None else words) or ["--help"]
+    if command in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if command == "--version":
+        print(f"hemagrid {__version__}")
+        return 0
+    try:
+        if command not in COMMANDS:
+            close = difflib.get_close_matches(command, COMMANDS, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(
+                f"{command}: not a command of hemagrid, expected one of "
+                f"{', '.join(COMMANDS)}{meant}"
+            )
+        # Only now: `hemagrid --help` should not wait for pandas or Snakemake.
+        status = importlib.import_module(f"hemagrid.cli.{command}").main(rest)
+        sys.stdout.flush()
+        return status or 0
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # as in `hemagrid status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

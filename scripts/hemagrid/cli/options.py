@@ -1,0 +1,116 @@
+"""The options of `hemagrid`: those of snakemake, so that one command line serves both."""
+
+import argparse
+import contextlib
+import io
+import re
+from pathlib import Path
+
+from snakemake.cli import parse_args, parse_config
+from snakemake.exceptions import CliException
+
+from hemagrid.config.loading import ROOT, load_config, recorded_config
+from hemagrid.errors import InputError
+
+
+def parser(command, text, takes=None):
+    """Return a parser of the options that a subcommand shares with snakemake.
+
+    Args:
+        command: Name of the subcommand.
+        text: What it does, for its `--help`.
+        takes: (name, explanation) of what it takes beside options, or None.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"hemagrid {command}",
+        usage=f"hemagrid {command} {takes[0] + ' ' if takes else ''}[options]",
+        description=text,
+        epilog="Every other option of snakemake is understood as well.",
+        allow_abbrev=False,
+    )
+    if takes:
+        made.add_argument("targets", metavar=takes[0], nargs="*", help=takes[1])
+    made.add_argument("--directory", metavar="DIR", help="folder of the study; default: here")
+    made.add_argument("--configfile", metavar="FILE", nargs="+", help="your config files")
+    made.add_argument("--config", metavar="KEY=VALUE", nargs="+", help="values of the config")
+    made.add_argument("--profile", metavar="DIR", help="where jobs run: profiles/slurm, ...")
+    return made
+
+
+def read(words, parser):
+    """Read the words after a subcommand as snakemake reads them.
+
+    Args:
+        words: List of str.
+        parser: What `parser` returned for the subcommand.
+
+    Returns:
+        The namespace that snakemake makes of `words`. Its `targets` are what is no option, its
+        `config` is a mapping.
+
+    Raises:
+        InputError: snakemake would refuse them, or a file or folder is not there.
+    """
+    parser.parse_known_args(words)  # for --help
+    said = io.StringIO()  # which profile was read, or what is wrong
+    try:
+        with contextlib.redirect_stderr(said):
+            _, arguments = parse_args(words)
+    except (SystemExit, CliException) as error:
+        if getattr(error, "code", 1) == 0:
+            raise
+        reason = str(getattr(error, "msg", "")) or said.getvalue().strip().splitlines()[-1]
+        if profile := re.search(r"profile directory given \((.*?)\)", reason):
+            reason = (
+                f"{profile[1]}: found no profile, expected a folder with profile.yaml or "
+                f"config.yaml, such as {ROOT / 'profiles' / 'slurm'}"
+            )
+        reason = re.sub(r"^(.*?: )?[Ee]rror: ", "", reason.strip())
+        raise InputError(f"{reason}; see {parser.prog} --help") from None
+    for path in [*(arguments.configfile or []), arguments.directory]:
+        if path and not Path(path).exists():
+            raise InputError(f"{path}: not found")
+    if arguments.directory and not Path(arguments.directory).is_dir():
+        raise InputError(f"{arguments.directory}: found a file, expected the folder of a study")
+    for entry in arguments.config or []:
+        name = entry.partition("=")[0]
+        if "." in name:
+            raise InputError(
+                f"--config {entry}: found a name with a dot, expected a key of the config's "
+                f"first level; write `{name.replace('.', ': {')}: ...{'}' * name.count('.')}` "
+                "in a file and give it with --configfile"
+            )
+    try:
+        arguments.config = parse_config(arguments.config)
+    except ValueError as error:
+        raise InputError(f"--config {' '.join(arguments.config)}: {error}") from None
+    if arguments.targets and not any(a.dest == "targets" for a in parser._actions):
+        raise InputError(
+            f"{' '.join(arguments.targets)}: found words that are no options; "
+            f"see {parser.prog} --help"
+        )
+    return arguments
+
+
+def study(arguments):
+    """Find the study that a command is about, and its config.
+
+    The config is the one given; else the one that the study ran with; else
+    `config/config.yaml`.
+
+    Args:
+        arguments: What `read` returned.
+
+    Returns:
+        (folder as a Path, validated config, name of the config for people)
+
+    Raises:
+        InputError: A config file cannot be read, or the config is invalid.
+    """
+    folder = Path(arguments.directory or ".")
+    given = [*(arguments.configfile or []), *(["--config"] if arguments.config else [])]
+    paths = arguments.configfile or []
+    if not given and (recorded := recorded_config(folder)):
+        given = paths = [recorded]
+    name = ", ".join(map(str, given)) or "config/config.yaml"
+    return folder, load_config(paths, arguments.config), name
