@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from hemagrid import io
 from hemagrid.config.grid import tunable_backbones
+from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
 from hemagrid.evaluation.metrics import best_run, load_metrics, put
 from hemagrid.names import (
     HOLDOUT,
@@ -41,9 +42,9 @@ _FINDINGS = {
     "near_groups": "Groups of near duplicates, kept within one split",
 }
 _VERDICTS = {
-    "better": "helped",
-    "worse": "made it worse",
-    "no difference beyond chance": "made no difference beyond chance",
+    BETTER: "helped",
+    WORSE: "made it worse",
+    NOT_SHOWN: "is not shown to make a difference",
 }
 
 
@@ -174,7 +175,7 @@ class _Study:
                     theirs = table.set_index("run").loc[self.best]
         subsets = self.metrics[self.best]["subsets"]
         winner = tables.read_winner(self.inputs["winner"])
-        chance = winner["verdict"] == "no difference beyond chance"
+        rivals = winner[winner["verdict"] == NOT_SHOWN]
         return {
             "run": self.best,
             "scores": [
@@ -191,7 +192,7 @@ class _Study:
             "compared": winner["run"].nunique(),
             "rivals": [
                 {"images": SUBSET_TITLES[subset], "runs": list(rows["run"])}
-                for subset, rows in winner[chance].groupby("subset", sort=False)
+                for subset, rows in rivals.groupby("subset", sort=False)
             ],
             "subsets": [SUBSET_TITLES[subset] for subset in winner["subset"].unique()],
             "differences": text.shown(winner.drop(columns="compared_with")),

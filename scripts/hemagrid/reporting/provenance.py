@@ -99,9 +99,16 @@ def write_study(path):
     )
 
 
-def write_checksums(paths, out):
-    """Write a CSV with a row per file: `file` (its path as given), `bytes` and `sha256`."""
+def write_checksums(paths, out, source=None):
+    """Write a CSV with a row per file: `file` (its path as given), `bytes` and `sha256`.
+
+    The first row is the file or folder that the images were read from, if `source` is the
+    record of it that `sources.write_record` wrote.
+    """
     rows = []
+    if source:
+        record = io.read_json(source)
+        rows.append({"file": record["path"]} | {k: record[k] for k in ("bytes", "sha256")})
     for path in paths:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

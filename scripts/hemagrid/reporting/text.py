@@ -50,7 +50,8 @@ _HEADINGS = {
     "accuracy_pct": "its accuracy, %",
     "difference_points": "winner minus run, points",
     "p_value": "p",
-    "p_holm": "p, Holm-corrected",
+    "p_holm": "p, corrected",
+    "family": "corrected for",
 }
 
 

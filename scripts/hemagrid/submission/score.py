@@ -16,7 +16,7 @@ import numpy as np
 from hemagrid import io
 from hemagrid.data.readers import copy_npz
 from hemagrid.errors import InputError
-from hemagrid.evaluation import metrics, statistics
+from hemagrid.evaluation.metrics import scores_with_intervals
 from hemagrid.io import class_names
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ np.savez(sys.argv[2], labels=labels, keras=importlib.metadata.version("keras"))
 def score(run, inputs, out, settings):
     """Score a package that is unpacked into an empty folder.
 
-    Writes {"run", "set", "n", "accuracy": {"value", "low", "high"} (0-1, a 95 % interval),
-    "keras" (its version), "seconds" (start-up included)} as JSON.
+    Writes {"run", "set", "n", "accuracy" (as in `metrics.scores_with_intervals`), "keras" (its
+    version), "seconds" (start-up included)} as JSON.
 
     Args:
         run: Name of the run.
@@ -60,17 +60,14 @@ def score(run, inputs, out, settings):
         predicted, keras_version = _ask(inputs["submission"], unpacked, images, folder)
         seconds = time.perf_counter() - started
     _check_labels(inputs["submission"], predicted, len(labels), k)
-    resampled = statistics.resampled_confusions(
+    accuracy = scores_with_intervals(
         labels,
         predicted.astype(np.int64),
         groups,
         k,
         resamples=settings["bootstrap"],
         seed=settings["seed"],
-    )
-    accuracy = statistics.with_interval(
-        (predicted == labels).mean(), metrics.accuracy(resampled)
-    )
+    )["accuracy"]
     io.write_json(
         out["score"],
         {

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from made_study import ENVIRONMENT, make_study
 
+from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
 from hemagrid.io import open_images, read_json, write_json, write_table, write_text
 from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, VAL
 from hemagrid.reporting import page as reporting
@@ -439,7 +440,7 @@ def test_runs_that_chance_may_explain_are_named(study):
     said = text(study.page.by_id("answer"))
     others = winner["run"].nunique()
     assert others == len(TRAINED) - 1
-    chance = winner[~winner["verdict"].isin(["better", "worse"])]
+    chance = winner[winner["verdict"] == NOT_SHOWN]
     assert 0 < len(chance) < len(winner)
     for subset, rows in chance.groupby("subset"):
         are = "is" if len(rows) == 1 else "are"
@@ -638,8 +639,8 @@ def test_tuning_has_its_section(study):
     assert study.page.all("a[@href='#tuning']")
     gain = pd.read_csv(study.inputs["tuning_gain"])
     assert list(gain["subset"]) == ["test", "test_augmented"]
-    said = {"better": "helped", "worse": "made it worse"}
-    said["no difference beyond chance"] = "made no difference beyond chance"
+    said = {BETTER: "helped", WORSE: "made it worse"}
+    said[NOT_SHOWN] = "is not shown to make a difference"
     for item, row in zip(section.findall("ul/li"), gain.itertuples(), strict=True):
         points = [
             f"{p:+z.1f}" for p in (row.gain_points, row.gain_points_low, row.gain_points_high)

@@ -334,7 +334,8 @@ def test_the_comparison_with_the_winner_is_written_and_spelled(compared, tmp_pat
         "its accuracy, %",
         "winner minus run, points",
         "p",
-        "p, Holm-corrected",
+        "p, corrected",
+        "corrected for",
         "verdict",
     ]
     assert text["winner minus run, points"][0].startswith("-5.0 (-")
