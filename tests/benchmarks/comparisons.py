@@ -1,7 +1,6 @@
 """What the workflow computes, and the direct way to the same result: two sides of each row.
 
 A side is a function of a `Setting`; it gets everything ready, then yields, and what it does
-from hemagrid.training.trainer import Examples, Phase, Trainer, class_weights, epoch_order
 from there to its end is timed. What it returns, arrays or numbers by name, must be the same on
 both sides. Every side runs in a process of its own, which has begun TensorFlow already.
 """
@@ -20,14 +19,23 @@ from hemagrid import io
 from hemagrid.config.loading import load_config
 from hemagrid.models import backbones
 from hemagrid.models.heads import build_head
-from hemagrid.training import backend, checkpoints, embeddings, transfer
+from hemagrid.names import PHASES
+from hemagrid.training import backend, embeddings, transfer
+from hemagrid.training.optimizers import build_optimizer
+from hemagrid.training.trainer import (
+    Examples,
+    Phase,
+    Trainer,
+    class_weights,
+    epoch_order,
+    step_function,
+)
 from hemagrid.tuning import search
 
 CONFIG = load_config()
 HEADS = [CONFIG["heads"][name] for name in CONFIG["grid"]["heads"]]
 NETWORKS = {entry["application"]: entry for entry in CONFIG["backbones"].values()}
 CLASSES, SEED, BATCH, SIZE = 8, CONFIG["seed"], 32, 96
-PHASES = ["feature_extraction", "finetune_top", "finetune_all"]
 SHARE = 0.25  # validation images for each training image
 
 
@@ -326,11 +334,11 @@ def direct_search(setting):
     yield
     base = direct_way.load_base(setting.application, setting.size, setting.weights)
     base.trainable = False
-    checkpoint = checkpoints.Checkpoint("direct", "key", setting.scratch())
-    trials = direct_way.Search(
-        setting.application, base, "direct", search_settings(), inputs, checkpoint
-    )
-    return first_trials(pd.DataFrame(trials.trials()))
+    scratch = setting.scratch()
+    out = {"head": scratch / "head.json", "trials": scratch / "trials.csv"}
+    settings = search_settings()
+    direct_way.search_head(setting.application, base, "direct", settings, inputs, out, scratch)
+    return first_trials(pd.read_csv(out["trials"]))
 
 
 # Steps alone: networks are built, and the first step is taken, before the clock starts
@@ -389,14 +397,12 @@ def our_first_step(setting):
     top = NETWORKS[setting.application]["top"]
     model = transfer.TransferModel(backbone, top, HEADS[-1], CLASSES).freeze_for("finetune_all")
     rate = CONFIG["training"]["finetune_all"]["learning_rate"]
-    whole = Examples(images, labels)
-    phase = Phase("finetune_all", model, whole, whole, BATCH, 1, 1, rate)
     weight_of = class_weights(labels, CLASSES)
     yield
-    trainer = Trainer("ours", CONFIG["training"], CLASSES, SEED)
-    trainer._compile(phase)
-    rows = epoch_order(len(labels), BATCH, SEED, phase.name, 1)[:1]
-    trainer.take_steps(images[rows], labels[rows], weight_of[labels[rows]])
+    optimizer = build_optimizer(CONFIG["training"]["optimizer"], rate)
+    take_steps = step_function(model, optimizer, BATCH, images)
+    rows = epoch_order(len(labels), BATCH, SEED, "finetune_all", 1)[:1]
+    take_steps(images[rows], labels[rows], weight_of[labels[rows]])
     return trainable(model)
 
 

@@ -7,7 +7,6 @@ Plain Keras (`direct_study.py`) passes the demonstration's images through the wh
 every epoch of every head and in every trial of a search, as many epochs of each phase as the
 histories of the runs tell, with one thread, as a job has. Seconds are the processor's, so that
 other work counts little; of ours those of the jobs that make weights, embed, search and train,
-from hemagrid.training.jobs import prepare
 from the study's `benchmarks/`, each with its own start of Keras. Weights are random on both
 sides and not compared: `bench.py` does that. The direct way takes Adam for AdamW.
 """
@@ -27,6 +26,7 @@ from hemagrid.config.grid import known_runs  # noqa: E402
 from hemagrid.config.loading import study_config  # noqa: E402
 from hemagrid.reporting.resources import usage_table  # noqa: E402
 from hemagrid.reporting.text import aligned  # noqa: E402
+from hemagrid.training.jobs import prepare  # noqa: E402
 
 
 def runs_of(study):

@@ -13,7 +13,6 @@ from hemagrid.config.grid import run_settings, search_settings
 from hemagrid.config.loading import study_config
 from hemagrid.models.cnns import build_cnn
 from hemagrid.models.heads import build_head
-from hemagrid.training import checkpoints
 
 
 def train_network(study, network, runs):
@@ -74,5 +73,5 @@ def search(study, config, name, base):
     inputs = {f"table_{part}": folder / f"{part}.csv" for part in ("train", "val")}
     inputs |= {f"embeddings_{part}": folder / f"{part}.npy" for part in ("train", "val")}
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = checkpoints.Checkpoint(name, "direct", Path(scratch))
-        direct_way.Search(application, base, name, settings, inputs, checkpoint).trials()
+        out = {"head": Path(scratch, "head.json"), "trials": Path(scratch, "trials.csv")}
+        direct_way.search_head(application, base, name, settings, inputs, out, Path(scratch))

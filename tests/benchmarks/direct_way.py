@@ -123,37 +123,35 @@ def fit(
     )
 
 
-class Search(search._Search):
-    """A Hyperband search that passes the images through the network in each trial.
+def search_head(application, base, run, settings, inputs, out, folder):
+    """Search a head by passing the images through the network in every trial.
 
-    Which head comes next is asked of the same oracle; where the workflow has embeddings there
-    are images, and a trial is `fit`.
+    The same oracle proposes the heads as in the workflow's own search, of which this process
+    must run none afterwards: `inputs` holds images instead of embeddings, and a trial is `fit`.
     """
 
-    def __init__(self, application, base, *arguments):
-        super().__init__(*arguments)
-        self.application, self.base = application, base
-
-    def _run_trial(self, number, values):
-        row = search._described(number, values)
-        seed = np.random.SeedSequence([self.settings["seed"], number]).generate_state(1)[0]
+    def run_trial(name, settings, row, start, train, val, classes):
+        seed = np.random.SeedSequence([settings["seed"], row["trial"]]).generate_state(1)[0]
         keras.utils.set_random_seed(int(seed))
-        chosen = search._head(row, self.settings["space"]["batch_norm"])
-        head = build_head(chosen, self.base.output_shape[-1], self.classes)
-        if row["parent"] is not None:
-            head.set_weights(self.weights[row["parent"]])
+        chosen = row | {"batch_norm": settings["space"]["batch_norm"]}
+        head = build_head(chosen, base.output_shape[-1], classes)
+        if start is not None:
+            head.set_weights(start)
         history = fit(
-            classifier(self.application, self.base, head),
-            (self.train.inputs, self.train.labels),
-            (self.val.inputs, self.val.labels),
+            classifier(application, base, head),
+            (train.inputs, train.labels),
+            (val.inputs, val.labels),
             f"round_{row['round']}",
             row["epochs"] - row["initial_epoch"],
-            chosen["learning_rate"],
-            self.settings["batch_size"],
-            self.settings["seed"],
+            row["learning_rate"],
+            settings["batch_size"],
+            settings["seed"],
             monitor="val_accuracy",
         )
         best = int(np.argmax(history["val_accuracy"]))
         row |= {name: history[name][best] for name in ("val_accuracy", "val_loss")}
         row["seconds"] = 0.0
-        return row, head.get_weights()
+        return head
+
+    search._run_trial = run_trial
+    search.search_head(run, settings, inputs, out, folder)

@@ -13,16 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from hemagrid.training.trainer import step_function
-
 _started = time.perf_counter()
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from hemagrid.training import (
-    backend,
-    jobs,  # noqa: E402
-)
+from hemagrid.training import backend, jobs  # noqa: E402
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--configfile", nargs="+", type=Path, default=[], help="over config.yaml")
@@ -36,15 +31,13 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from hemagrid.cli import estimate, speeds
+from hemagrid.cli import estimate, speeds  # noqa: E402
 from hemagrid.config.loading import load_config  # noqa: E402
-from hemagrid.data import augmentation
-from hemagrid.models import backbones, cnns
-from hemagrid.training import (
-    embeddings,
-    transfer,  # noqa: E402
-)
+from hemagrid.data import augmentation  # noqa: E402
+from hemagrid.models import backbones, cnns  # noqa: E402
+from hemagrid.training import embeddings, transfer  # noqa: E402
 from hemagrid.training.optimizers import build_optimizer  # noqa: E402
+from hemagrid.training.trainer import step_function  # noqa: E402
 
 config = load_config(arguments.configfile)
 SIZE = config["dataset"]["image_size"]
@@ -96,7 +89,7 @@ def forward(network, stage, model, inputs, **numbers):
 
 
 def train(network, stage, model, inputs, steps=1, **numbers):
-    """Time training as `training.Trainer` does it, with so many steps in a call."""
+    """Time training as `Trainer` does it, with so many steps in a call."""
     optimizer = build_optimizer(config["training"]["optimizer"], 1e-4)
     take_steps = step_function(model, optimizer, len(inputs), inputs)
     labels = rng.integers(0, CLASSES, len(inputs))

@@ -20,19 +20,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from hemagrid.training.trainer import step_function
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import numpy as np  # noqa: E402
 
-from hemagrid import io
+from hemagrid import io  # noqa: E402
 from hemagrid.config.loading import load_config  # noqa: E402
 from hemagrid.reporting.text import aligned  # noqa: E402
-from hemagrid.training import (
-    backend,
-    jobs,  # noqa: E402
-)
+from hemagrid.training import backend, jobs  # noqa: E402
 
 CONFIG = load_config()
 NETWORKS = {entry["application"]: entry for entry in CONFIG["backbones"].values()}
@@ -69,6 +64,7 @@ def measured(application, precision, xla, batch, steps):
     from hemagrid.models import backbones
     from hemagrid.training import transfer
     from hemagrid.training.optimizers import build_optimizer
+    from hemagrid.training.trainer import step_function
 
     backend.begin(0, precision)
     network = NETWORKS[application]

@@ -153,7 +153,7 @@ class Study:
 
     def goes_on_in(self):
         """The epoch in which the last start went on; None if it began anew."""
-        found = re.search(r"goes on in epoch +(\d+)", self.log())
+        found = re.search(r"continues in epoch +(\d+)", self.log())
         return int(found[1]) if found else None
 
     def trained_epochs(self):

@@ -18,6 +18,14 @@ jobs.prepare(threads=1)
 
 _CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 _BACKBONES = yaml.safe_load(_CONFIG.read_text())["backbones"]
+# The same blocks as in the study's networks of these families, fewer of them.
+_SMALL = {
+    "efficientnetv2b0": {"application": "EfficientNetV2B0", "top": "block5e_add"},
+    "convnexttiny": {
+        "application": "ConvNeXtTiny",
+        "top": "convnext_tiny_downsampling_block_2",
+    },
+}
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +57,7 @@ def eager():
 def session_network(request, draw):
     from hemagrid.models import backbones
 
-    settings = _BACKBONES[request.param]
+    settings = (_BACKBONES | _SMALL)[request.param]
     backbone = backbones.random_backbone(settings["application"], draw(range(32)), seed=1)
     for layer in backbone.layers:
         # ConvNeXt starts with its blocks scaled to nothing: a test would not see them.

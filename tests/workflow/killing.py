@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.errors import Stopped
-from hemagrid.training import run
+from hemagrid.training import run, trainer
 from hemagrid.tuning.search import search_head
 
 PATIENCE = 300  # seconds for anything
@@ -38,6 +38,7 @@ class Child:
         output = os.open(self.log, os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        logs.log_to_terminal()
         status = 1
         try:
             work = search_head if job["kind"] == "search" else run.train_run
@@ -94,8 +95,8 @@ def disturb(child, job, number, chance):
 
 
 def main(path):
-    # After every epoch, so that each kill meets a state of its own.
-    SAVE_SHARE = float("inf")
+    # A checkpoint after every epoch, so that each kill meets a state of its own.
+    trainer.SAVE_SHARE = float("inf")
     job = io.read_json(path)
     chance = random.Random(job["seed"])
     children, kills = [], 0

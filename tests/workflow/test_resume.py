@@ -177,7 +177,7 @@ def test_a_run_killed_at_random_instants_ends_in_the_same_bits(kind, train):
     assert len(signals) == KILLS
     assert set(signals) == {"SIGKILL", "SIGTERM"}
     log = "".join(child["log"] for child in killed.children)
-    resumed = re.findall(r"(\w+) +goes on in epoch +(\d+)", log)
+    resumed = re.findall(r"(\w+) +continues in epoch +(\d+)", log)
     assert {phase for phase, _ in resumed} == set(EPOCHS[kind])
     assert len(set(resumed)) >= KILLS / 3, "the kills met the run in a few places only"
 
@@ -206,7 +206,7 @@ def test_sigterm_saves_the_step_it_met(train):
         epoch, step = place_of_stop.groups()
         # A child that is stopped while it starts says nothing and leaves all as it is.
         later = "".join(each["log"] for each in killed.children[child + 1 :])
-        assert re.search(r"goes on in (.*)", later).group(1) == f"{epoch} {step}"
+        assert re.search(r"continues in (.*)", later).group(1) == f"{epoch} {step}"
 
 
 def test_a_search_killed_three_times_ends_with_the_same_trials(train):

@@ -11,20 +11,27 @@ import numpy as np
 
 from hemagrid import io
 from hemagrid.errors import InputError
+from hemagrid.names import TRAIN
 
-# Enough for stable BatchNormalization statistics in one pass.
-CALIBRATION_IMAGES = 64
+CALIBRATION_IMAGES = 64  # enough for stable BatchNormalization statistics
 
 
 def build_backbone(application, image_size):
-    """Return the network from pixels 0-255 (B, S, S, 3) to pooled features (B, F).
+    """Build a network without its classifier, with random weights.
 
-    `application` is a name in `keras.applications`. Preprocessing is part of the model.
-    Grouped convolutions with one channel per group become DepthwiseConv2D: the same sums
-    in the same network, several times faster (keras.applications writes ConvNeXt's
-    depthwise convolutions as `Conv2D(groups=channels)`). Weights are random. Dropout
-    inside the network (EfficientNet's) is off: backbones run in inference mode, but Keras
-    passes `training=True` on to a nested model that was called with `training=False`.
+    It differs from the network that Keras ships in three ways. Preprocessing is part of the
+    model. Grouped convolutions with one channel per group, as which keras.applications writes
+    ConvNeXt's depthwise convolutions, become `DepthwiseConv2D`: the same sums, several times
+    faster. Dropout inside the network (EfficientNet's) is off, because backbones run in
+    inference mode but Keras passes `training=True` on to a nested model that was called with
+    `training=False`.
+
+    Args:
+        application: The name of a network in `keras.applications`.
+        image_size: Height and width S of the images.
+
+    Returns:
+        A Keras model from pixels 0-255 (B, S, S, 3) to pooled features (B, F).
     """
     backbone = _with_depthwise_layers(_as_shipped(application, image_size, weights=None))
     for layer in backbone.layers:
@@ -34,7 +41,7 @@ def build_backbone(application, image_size):
 
 
 def _as_shipped(application, image_size, weights):
-    """Build `keras.applications.<application>` without its classifier, pooled by mean."""
+    """Build the network as `keras.applications` ships it, without its classifier."""
     constructor = getattr(keras.applications, application)
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     if "include_preprocessing" in inspect.signature(constructor).parameters:
@@ -46,10 +53,6 @@ def _as_shipped(application, image_size, weights):
     return keras.Model(pixels, network.output, name=network.name)
 
 
-def _closest(found, names):
-    return ", ".join(difflib.get_close_matches(found, names, n=5, cutoff=0))
-
-
 def _is_depthwise(layer):
     return (
         isinstance(layer, keras.layers.Conv2D)
@@ -59,6 +62,7 @@ def _is_depthwise(layer):
 
 
 def _with_depthwise_layers(network):
+    """Rebuild a network with `DepthwiseConv2D` for grouped convolutions of that kind."""
     if not any(_is_depthwise(layer) for layer in network.layers):
         return network
 
@@ -79,7 +83,7 @@ def _with_depthwise_layers(network):
 
 
 def _copy_weights(shipped, backbone):
-    """Copy the weights of a network as shipped into ours, depthwise kernels transposed."""
+    """Copy the weights of a shipped network into ours; transpose depthwise kernels."""
     for source, target in zip(shipped.layers, backbone.layers, strict=True):
         weights = source.get_weights()
         if _is_depthwise(source):
@@ -89,9 +93,10 @@ def _copy_weights(shipped, backbone):
 
 
 def imagenet_backbone(application, image_size):
-    """Return the backbone with ImageNet weights, fetched once by Keras under its checksum.
+    """Build a backbone with ImageNet weights, which Keras fetches once and checks.
 
-    Raises InputError with directions when they cannot be fetched.
+    Raises:
+        InputError: if they cannot be fetched, with what to do.
     """
     backbone = build_backbone(application, image_size)
     try:
@@ -101,7 +106,7 @@ def imagenet_backbone(application, image_size):
         raise InputError(
             f"ImageNet weights of {application}: {error}\n"
             "Keras fetches them from the address in this job's log (\"Downloading data "
-            'from ...") and needs a network for it. On a machine without one, put the '
+            'from ..."), which takes a network connection. On a machine without one, put the '
             f"file of that name into {folder} and run again, or set `weights: random` or "
             "a path to a .weights.h5 file for this backbone."
         ) from error
@@ -110,9 +115,10 @@ def imagenet_backbone(application, image_size):
 
 
 def saved_backbone(application, image_size, path):
-    """Return the backbone with weights that `model.save_weights` wrote for `application`.
+    """Build a backbone with weights that `model.save_weights` wrote for the same network.
 
-    Raises InputError when the file does not fit the network.
+    Raises:
+        InputError: if the file does not fit the network.
     """
     shipped = _as_shipped(application, image_size, weights=None)
     try:
@@ -128,11 +134,15 @@ def saved_backbone(application, image_size, path):
 
 
 def random_backbone(application, images, seed):
-    """Return the backbone with random weights through which a signal passes.
+    """Build a backbone with random weights that still passes a signal.
 
-    A fresh network in inference mode normalises by means of 0 and variances of 1 and
-    fades its signal to nothing, so the BatchNormalization statistics are set from one
-    pass over `images`, uint8 (N, S, S, 3).
+    In inference mode a fresh network normalises by a mean of 0 and a variance of 1, and its
+    signal fades to nothing. So the BatchNormalization statistics are set from one pass.
+
+    Args:
+        application: The name of a network in `keras.applications`.
+        images: uint8 (N, S, S, 3).
+        seed: An int.
     """
     keras.utils.set_random_seed(seed)
     backbone = build_backbone(application, images.shape[1])
@@ -149,17 +159,22 @@ def random_backbone(application, images, seed):
 
 
 def write_weights(out, settings, image_size, seed, images=None, splits=None, weights=None):
-    """Write a backbone's starting weights (`.weights.h5`), in our layout.
+    """Write a backbone's starting weights, `.weights.h5`, for `load_backbone`.
 
-    `settings` holds `application` and `weights`: "imagenet", "random" (then `images` and
-    `splits` are the paths of images.npy and splits.csv: training images set the
-    statistics) or a path (then `weights` is that path).
+    Args:
+        out: Where to write them.
+        settings: `application`, and `weights`: "imagenet", "random" or a path.
+        image_size: Height and width of the images.
+        seed: Seed of random weights.
+        images: For random weights, the path of images.npy.
+        splits: For random weights, the path of splits.csv. Training images set the statistics.
+        weights: For weights from a file, its path.
     """
     application = settings["application"]
     if settings["weights"] == "imagenet":
         backbone = imagenet_backbone(application, image_size)
     elif settings["weights"] == "random":
-        ids = io.read_table(splits).query("split == 'train'")["id"].to_numpy()
+        ids = io.read_table(splits).query(f"split == '{TRAIN}'")["id"].to_numpy()
         sample = np.random.default_rng(seed).permutation(ids)[:CALIBRATION_IMAGES]
         pixels = io.open_images(images)[np.sort(sample)]
         backbone = random_backbone(application, pixels, seed)
@@ -170,14 +185,14 @@ def write_weights(out, settings, image_size, seed, images=None, splits=None, wei
 
 
 def load_backbone(application, image_size, weights):
-    """Return the backbone with the weights that `write_weights` wrote."""
+    """Build a backbone with the weights that `write_weights` wrote."""
     backbone = build_backbone(application, image_size)
     backbone.load_weights(weights)
     return backbone
 
 
 def batch_normalizations(model):
-    """Return every BatchNormalization layer of `model`, nested ones included."""
+    """List the BatchNormalization layers of a model, including those of nested models."""
     found = []
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -188,15 +203,24 @@ def batch_normalizations(model):
 
 
 def cut_backbone(backbone, boundary):
-    """Return (trunk, top), which share the backbone's layers and variables.
+    """Cut a backbone in two, so that top(trunk(x)) equals backbone(x).
 
-    `boundary` names the last layer of the trunk. top(trunk(x)) equals backbone(x).
+    Args:
+        backbone: A Keras model.
+        boundary: Name of the last layer of the trunk.
+
+    Returns:
+        The models (trunk, top), which share the backbone's layers and variables.
+
+    Raises:
+        InputError: if there is no such layer, or a shortcut bypasses it.
     """
     names = [layer.name for layer in backbone.layers]
     if boundary not in names:
+        close = ", ".join(difflib.get_close_matches(boundary, names, n=5, cutoff=0))
         raise InputError(
             f"backbones: top: found {boundary!r}, expected the name of a layer of "
-            f"{backbone.name}, such as {_closest(boundary, names)}"
+            f"{backbone.name}, such as {close}"
         )
     cut = backbone.get_layer(boundary).output
     trunk = keras.Model(backbone.input, cut, name="trunk")
@@ -205,6 +229,7 @@ def cut_backbone(backbone, boundary):
     except ValueError as error:
         raise InputError(
             f"backbones: top: found {boundary!r}, which a shortcut of {backbone.name} "
-            "bypasses, expected a layer that everything passes, such as the end of a block"
+            "bypasses, expected a layer that everything passes through, such as the end of "
+            "a block"
         ) from error
     return trunk, top

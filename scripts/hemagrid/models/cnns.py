@@ -1,21 +1,28 @@
-"""The two convolutional networks that the study trains from scratch."""
+"""The convolutional networks that the study trains from scratch."""
 
 import keras
 
 
 def build_cnn(settings, image_size, classes):
-    """Return a model from pixels 0-255 (B, S, S, 3) to probabilities (B, classes), float32.
+    """Build a CNN of Conv2D 3x3 + ReLU + MaxPooling2D blocks, one Dense layer and the output.
 
-    Per entry of `filters` one block of Conv2D 3x3 + ReLU + MaxPooling2D, with
-    BatchNormalization and Dropout where the settings ask for them; then one Dense layer
-    and the output. Pixels are not normalised, as in the published study.
+    Pixels are not normalised, as in the published study.
+
+    Args:
+        settings: `filters` (one number per block), `dense` (neurons), `batch_norm`, `dropout`
+            (in each block) and `dense_dropout`; a dropout of 0 leaves the layer out.
+        image_size: Height and width S of the images.
+        classes: Number of classes.
+
+    Returns:
+        A Keras model from pixels 0-255 (B, S, S, 3) to probabilities (B, classes), float32.
     """
     inputs = keras.Input((image_size, image_size, 3), name="pixels")
     x = inputs
     for filters in settings["filters"]:
         x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
         x = keras.layers.MaxPooling2D()(x)
-        # Behind the pooling it normalises a quarter of the numbers.
+        # After pooling, where it has a quarter of the numbers to normalise.
         if settings["batch_norm"]:
             x = keras.layers.BatchNormalization()(x)
         if settings["dropout"]:

@@ -1,13 +1,19 @@
-"""Classifier heads: what stands between an embedding and the class probabilities."""
+"""Classifier heads: the layers between an embedding and the class probabilities."""
 
 import keras
 
 
 def build_head(head, features, classes):
-    """Return a model from embeddings (B, features) to probabilities (B, classes), float32.
+    """Build a classifier head.
 
-    `head` holds `dense` (neurons per layer), `batch_norm` and `dropout`: one rate behind
-    each Dense layer, or a single one on the embedding itself where there is no Dense.
+    Args:
+        head: `dense` (neurons of each Dense layer), `batch_norm`, and `dropout`: one rate
+            after each Dense layer, or a single one on the embedding if there is none.
+        features: Width of the embedding.
+        classes: Number of classes.
+
+    Returns:
+        A Keras model from embeddings (B, features) to probabilities (B, classes), float32.
     """
     inputs = keras.Input((features,), name="embedding")
     x = inputs

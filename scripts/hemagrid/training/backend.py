@@ -1,14 +1,18 @@
-"""What must be settled before Keras is imported, and the few things only one backend has."""
+"""The Keras backend: seed, precision, device, and the gradient that Keras itself lacks."""
 
 from hemagrid.errors import InputError
 
 
 def begin(seed, precision="float32"):
-    """Seed Python, NumPy and Keras, and set the precision (a Keras dtype policy).
+    """Seed Python, NumPy and Keras, and set the precision.
 
-    On TensorFlow without a GPU the graph optimizer is switched off: on networks of
-    hundreds of layers it takes longer than all steps of a short run, and the steps are
-    no slower without it. On a GPU it chooses the memory layout and stays on.
+    On TensorFlow without a GPU the graph optimizer is turned off: for networks of hundreds of
+    layers it takes longer than a whole short run and makes no step faster. On a GPU it chooses
+    the memory layout, so it stays on there.
+
+    Args:
+        seed: An int.
+        precision: A Keras dtype policy, such as "float32" or "mixed_bfloat16".
     """
     import keras
 
@@ -29,11 +33,18 @@ def device():
 
 
 def gradient(function, inputs):
-    """Return (value, gradient) of `function` at `inputs`, an array, both as NumPy arrays.
+    """Compute a function of Keras layers and keras.ops, and its gradient.
 
-    `function` is made of Keras layers and keras.ops. Of a value that is no scalar the sum is
-    differentiated: of one number per row, as long as rows do not mix, the gradient of each.
-    Raises InputError on a backend of Keras other than TensorFlow and JAX.
+    Args:
+        function: Maps a tensor to a scalar, or to one number per row (N,) where no row
+            depends on another.
+        inputs: Array (N, ...).
+
+    Returns:
+        The value, and the gradient of its sum, of the shape of `inputs`, as NumPy arrays.
+
+    Raises:
+        InputError: on a backend other than TensorFlow and JAX.
     """
     import keras
 
@@ -53,7 +64,7 @@ def gradient(function, inputs):
         (slopes,) = pull_back(jax.numpy.ones_like(value))
     else:
         raise InputError(
-            f"KERAS_BACKEND: found {backend}, expected tensorflow or jax, on which alone "
-            "gradients are computed here; set it, or leave it unset for tensorflow"
+            f"KERAS_BACKEND: found {backend}, expected tensorflow or jax, the only ones with "
+            "gradients here; set it, or leave it unset for tensorflow"
         )
     return keras.ops.convert_to_numpy(value), keras.ops.convert_to_numpy(slopes)

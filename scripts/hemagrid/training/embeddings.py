@@ -1,30 +1,32 @@
-"""What a network makes of an array of images, batch by batch, and the caches of it.
+"""Passing images through a network, batch by batch, and caching what a frozen backbone gives.
 
-A frozen network gives the same features for an image in every epoch, so they are computed
-once: by the trunk, and from its activations by the top. Features are float32: half precision
-would change what is learned from them.
+A frozen backbone gives the same features for an image in every epoch, so they are computed
+once: activations by the trunk, and embeddings from them by the top. Both are float32, because
+half precision would change what is learned from them.
 """
-
-import logging
 
 import numpy as np
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.models import backbones
-from hemagrid.names import TRAIN, VAL
+from hemagrid.names import LEARNED, TRAIN
 from hemagrid.training import backend
 
-logger = logging.getLogger(__name__)
-
-
-# Fixed, because features differ in the last bit between batch sizes.
-BATCH = 64
+BATCH = 64  # fixed, because features differ in the last bit between batch sizes
 
 
 def batches(model, array, batch_size=BATCH):
-    """Yield (slice, outputs float32) of `model` over `array` (N, ...), in order.
+    """Pass an array through a model, one batch at a time, in order.
 
-    The last batch is padded to full size: another shape would be traced anew.
+    The last batch is padded to full size, because another shape would be traced anew.
+
+    Args:
+        model: A Keras model.
+        array: Inputs (N, ...), memory-mapped or not.
+        batch_size: Rows per batch.
+
+    Yields:
+        The slice of rows, and the model's outputs for them, float32.
     """
     for start in range(0, len(array), batch_size):
         rows = io.take(array, slice(start, start + batch_size))
@@ -34,22 +36,30 @@ def batches(model, array, batch_size=BATCH):
 
 
 def predict(model, array, batch_size=BATCH):
-    """Return the outputs of `model` over `array` as one float32 array in memory."""
+    """Return a model's outputs for a whole array, float32, in memory."""
     return np.concatenate([outputs for _, outputs in batches(model, array, batch_size)])
 
 
-def write_features(trunk, top, images, activations, embeddings):
-    """Write what `trunk` makes of images (N, S, S, 3), and `top` of that, as float32 arrays.
+def write_features(trunk, top, images, activations, embeddings, description="Embedding"):
+    """Pass images through trunk and top, and write what comes out of each, as float32.
 
-    `activations` and `embeddings` are the paths (`.npy`). The top gets each batch as the trunk
-    leaves it: nothing is read back.
+    Args:
+        trunk: The model from images to activations.
+        top: The model from activations to embeddings. It takes each batch directly from the
+            trunk; nothing is read back.
+        images: uint8 (N, S, S, 3).
+        activations: Path of the trunk's outputs (N, h, w, c), `.npy`.
+        embeddings: Path of the top's outputs (N, F), `.npy`.
+        description: What the lines of progress say.
     """
     count = len(images)
     with (
         io.new_array(activations, (count, *trunk.output.shape[1:]), "float32") as below,
         io.new_array(embeddings, (count, *top.output.shape[1:]), "float32") as above,
     ):
-        for rows, outputs in batches(trunk, images):
+        for rows, outputs in logs.track(
+            batches(trunk, images), description, total=count, step=BATCH
+        ):
             below[rows] = outputs
             above[rows] = predict(top, outputs)
             io.release(below)
@@ -57,18 +67,25 @@ def write_features(trunk, top, images, activations, embeddings):
 
 
 def cache_features(settings, precision, inputs, out):
-    """Write what a frozen backbone makes of the images of each subset.
+    """Write the activations and embeddings of the training and validation images.
 
-    `settings` holds `application` and `top`, `inputs` the paths of the images per subset and
-    of the `weights`, `out` the paths `activations_{subset}`, of the trunk's (N, h, w, c), and
-    `embeddings_{subset}`, of the top's (N, F).
+    Args:
+        settings: `application` and `top` of a backbone's config.
+        precision: The config's `training.precision`.
+        inputs: Paths of the images, {subset: path}, and of the backbone's `weights`.
+        out: Paths `activations_{subset}` and `embeddings_{subset}`.
     """
     backend.begin(0, precision)
-    images = {subset: io.open_images(inputs[subset]) for subset in (TRAIN, VAL)}
+    images = {subset: io.open_images(inputs[subset]) for subset in LEARNED}
     application, size = settings["application"], images[TRAIN].shape[1]
     backbone = backbones.load_backbone(application, size, inputs["weights"])
     trunk, top = backbones.cut_backbone(backbone, settings["top"])
     for subset, pixels in images.items():
-        paths = (out[f"{kind}_{subset}"] for kind in ("activations", "embeddings"))
-        write_features(trunk, top, pixels, *paths)
-        logger.info(f"{application}: {subset}: {len(pixels)} images embedded")
+        write_features(
+            trunk,
+            top,
+            pixels,
+            out[f"activations_{subset}"],
+            out[f"embeddings_{subset}"],
+            f"Embedding {subset} by {application}",
+        )

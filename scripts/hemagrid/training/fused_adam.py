@@ -1,24 +1,35 @@
-"""What must be settled before Keras is imported, and the few things only one backend has."""
+"""Adam in one operation per variable.
+
+Keras writes a step of Adam (Kingma & Ba, ICLR 2015, algorithm 1) and of AdamW as some forty
+TensorFlow operations per variable. A network of hundreds of variables then takes twice as long
+to trace, and each step reads and writes every variable many times. TensorFlow has one operation
+with the same formula, so this module puts it into Keras's optimizer. For that it replaces the
+optimizer's `_backend_update_step` and reads its moments, which are private to Keras; a test
+holds the steps against those of Keras itself. Weight decay is not touched: Keras applies it
+before this step. Remove this module when Keras calls the operation, or when tracing a large
+network with Keras's own Adam no longer takes longer.
+"""
 
 import functools
 
 
 def fuse_adam(optimizer):
-    """Let Adam update a variable by one operation where TensorFlow has one; return it.
+    """Let Adam or AdamW update each variable by one operation, if on TensorFlow.
 
-    Keras writes Adam (Kingma & Ba, ICLR 2015) and AdamW as some forty operations for each
-    variable. TensorFlow's own computes the same formula: the graph of a network of hundreds
-    of variables is traced in half the time, and a step reads and writes each of them once.
-    Other optimizers and backends are left as they are.
+    Args:
+        optimizer: A Keras optimizer. One of another kind is left as it is.
+
+    Returns:
+        The same optimizer.
     """
     import keras
 
     if keras.backend.backend() == "tensorflow" and isinstance(optimizer, keras.optimizers.Adam):
-        optimizer._backend_update_step = functools.partial(_adam_step, optimizer)
+        optimizer._backend_update_step = functools.partial(_step, optimizer)
     return optimizer
 
 
-def _adam_step(optimizer, gradients, variables, learning_rate):
+def _step(optimizer, gradients, variables, learning_rate):
     import tensorflow
 
     def float32(number):

@@ -1,4 +1,4 @@
-"""What must be settled before Keras is imported, and the few things only one backend has."""
+"""Jobs: threads, the GPU of a job, signals and memory. Nothing here imports Keras by itself."""
 
 import contextlib
 import os
@@ -18,28 +18,33 @@ from filelock import FileLock, Timeout
 from hemagrid.errors import InputError
 from hemagrid.training.backend import device
 
-_claimed = []
+POLL = 5  # seconds between two attempts to claim a GPU
 
-
-_listening = []  # what each `stop_signals` under way has received
+_claimed = []  # the lock of this process's GPU
+_listening = []  # what each active `stop_signals` has received
 
 
 def prepare(threads, resources=None, require_gpu=False):
-    """Bound the threads of the numeric libraries and keep Keras's files in the working folder.
+    """Bound the threads of the numeric libraries, keep Keras's files here, and claim a GPU.
 
-    Call it before the first import of Keras: TensorFlow reads these variables once.
-    `KERAS_BACKEND` is left as the user set it. `KERAS_HOME`, where Keras keeps weights it
-    fetched, becomes `resources/keras` unless set, so that a run writes nowhere else.
+    Call it before Keras is first imported, because TensorFlow reads these variables once.
+    `KERAS_BACKEND` is left as it is. `KERAS_HOME`, where Keras keeps the weights it fetched,
+    becomes `resources/keras` unless it is set, so that a job writes nowhere else.
 
-    A job that asked for a GPU (`resources`: "gpu", or "gres" as in SLURM) takes one of its
-    own. It raises InputError if it sees none and `require_gpu`: hours of a GPU's queue must
-    not go to a CPU unseen.
+    Args:
+        threads: Number of threads.
+        resources: The job's resources. "gpu", or "gres" as in SLURM, makes it claim a GPU.
+        require_gpu: Whether a job that asked for a GPU must not run on a CPU instead.
+
+    Raises:
+        InputError: if the job asked for a GPU, requires one, and Keras finds none.
     """
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_HOME", str(Path("resources/keras").absolute()))
-    if not _requested_gpu(resources or {}):
+    resources = resources or {}
+    if int(resources.get("gpu", 0)) == 0 and "gpu" not in str(resources.get("gres", "")):
         return
     claim_gpu()
     if require_gpu and device() == "cpu":
@@ -49,41 +54,37 @@ def prepare(threads, resources=None, require_gpu=False):
             f"{socket.gethostname()}: this job asked for a GPU, but Keras on "
             f"{keras.backend.backend()} finds none (CUDA_VISIBLE_DEVICES is "
             f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); try nvidia-smi on that "
-            "node, install the environment of envs/gpu.lock, keep the node out of the "
-            "profile's jobs, or set require_gpu: false to compute on its CPU"
+            "node, install the environment of envs/gpu.lock, exclude the node in the "
+            "profile, or set require_gpu: false to compute on its CPU"
         )
 
 
-def _requested_gpu(resources):
-    return int(resources.get("gpu", 0)) > 0 or "gpu" in str(resources.get("gres", ""))
-
-
 def claim_gpu():
-    """Take one of the visible GPUs until this process ends, by CUDA_VISIBLE_DEVICES.
+    """Claim one of the visible GPUs for this process, through CUDA_VISIBLE_DEVICES.
 
-    Jobs that run side by side, on a machine or in one allocation of SLURM, get one each. A job
-    waits while all are taken. Without GPUs nothing happens, nor where SLURM has given one.
+    Jobs that run side by side, on a machine or in one SLURM allocation, get one each, and wait
+    while all are taken. Nothing happens without GPUs, or if SLURM has assigned exactly one.
     """
     gpus, job = _visible_gpus(), os.environ.get("SLURM_JOB_ID")
     if job and len(gpus) == 1:
         return
     while gpus and not _claimed:
         for gpu in gpus:
-            # SLURM may number the GPUs of each of its jobs from 0.
+            # By job, because SLURM may number the GPUs of each job from 0.
             path = Path(tempfile.gettempdir(), f"hemagrid-gpu-{job or 'all'}-{gpu}.lock")
             lock = FileLock(path, mode=0o666)
             try:
                 lock.acquire(blocking=False)
             except Timeout:
                 continue
-            _claimed.append(lock)  # the system releases it when this process ends
+            _claimed.append(lock)  # released by the system when this process ends
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
             return
-        time.sleep(5)
+        time.sleep(POLL)
 
 
 def _visible_gpus():
-    """Return the GPUs that CUDA_VISIBLE_DEVICES names, or else all that the driver lists."""
+    """List the GPUs in CUDA_VISIBLE_DEVICES, or all that the driver knows if it is not set."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [device for device in chosen.split(",") if device]
@@ -95,12 +96,16 @@ def _visible_gpus():
 
 @contextlib.contextmanager
 def stop_signals():
-    """Yield a function that says whether SIGTERM or SIGINT has come; they do nothing else."""
+    """Catch SIGTERM and SIGINT.
+
+    Yields:
+        A function that returns the name of the first signal that came, or None.
+    """
     received = []
     _listening.append(received)
 
     def note(number, frame):
-        # Of two around one another both are told: neither may miss it.
+        # Where two are nested, both must hear of it.
         for each in _listening:
             each.append(signal.Signals(number).name)
 
@@ -108,7 +113,7 @@ def stop_signals():
     try:
         yield lambda: next(iter(received), None)
     finally:
-        # By identity: two empty lists are equal.
+        # By identity, because two empty lists are equal.
         _listening[:] = [each for each in _listening if each is not received]
         for number, handler in former.items():
             signal.signal(number, handler)

@@ -1,10 +1,10 @@
-"""The optimizers that train the networks of a study, by name."""
+"""The optimizers that a study can name."""
 
 import keras
 
-from hemagrid.training import fused_adam
+from hemagrid.training.fused_adam import fuse_adam
 
-CLASSES = {
+OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
     "sgd": keras.optimizers.SGD,
@@ -12,12 +12,14 @@ CLASSES = {
 
 
 def build_optimizer(name, learning_rate, weight_decay=None):
-    """Return a Keras optimizer; a `weight_decay` makes it AdamW, whatever the name.
+    """Build a Keras optimizer.
 
-    AdamW is Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019).
+    Args:
+        name: A key of `OPTIMIZERS`.
+        learning_rate: A float.
+        weight_decay: A number makes the optimizer AdamW, whatever the name: Adam with
+            decoupled weight decay (Loshchilov & Hutter, ICLR 2019).
     """
     if weight_decay is None:
-        optimizer = CLASSES[name](learning_rate)
-    else:
-        optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
-    return fused_adam.fuse_adam(optimizer)
+        return fuse_adam(OPTIMIZERS[name](learning_rate))
+    return fuse_adam(keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay))

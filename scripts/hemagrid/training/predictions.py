@@ -1,4 +1,4 @@
-"""predictions.npz: what a run says about every image of the evaluated subsets."""
+"""The format of predictions.npz: a run's class probabilities for every evaluated image."""
 
 import zipfile
 
@@ -14,8 +14,11 @@ _PARTS = ("labels", "probabilities", "groups")
 def write_predictions(path, class_names, subsets):
     """Write predictions.npz.
 
-    `subsets` is {name: (labels (n,), probabilities (n, k), groups (n,))}. A group is
-    the parent image of a row: rows of one group are resampled together.
+    Args:
+        path: Where to write it.
+        class_names: The names of the k classes, in the order of their labels.
+        subsets: {name: (labels (n,), probabilities (n, k), groups (n,))}. Rows of one group
+            are not independent, so statistics resample them together.
     """
     arrays = {"class_names": np.array(class_names, dtype=str)}
     for subset, (labels, probabilities, groups) in subsets.items():
@@ -27,17 +30,21 @@ def write_predictions(path, class_names, subsets):
 
 
 def read_predictions(path):
-    """Read predictions.npz: (class names, {subset: (labels, probabilities, groups)}).
+    """Read predictions.npz.
 
-    Raises InputError on a file that is no such archive, on arrays whose shapes
-    disagree, on labels out of range, on rows that are no probability distribution.
+    Returns:
+        The class names, and {subset: (labels, probabilities, groups)} as they were written.
+
+    Raises:
+        InputError: if the file is not such an archive, shapes disagree, a label is out of
+            range, or a row is not a probability distribution.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
     except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise InputError(
-            f"{path}: no archive of predictions ({error}); remove it and run again"
+            f"{path}: not an archive of predictions ({error}); remove it and run again"
         ) from error
     wanted = {
         f"{subset}_{part}"
@@ -84,7 +91,7 @@ def _check(where, labels, probabilities, groups, k):
     bad = (probabilities < 0).any(axis=1) | (abs(probabilities.sum(1) - 1) > 2e-3)
     if bad.any():
         raise InputError(
-            f"{where}: {bad.sum()} rows are no probability distribution, the first is "
+            f"{where}: {bad.sum()} rows are not probability distributions, the first is "
             f"row {bad.argmax()} with sum {probabilities[bad.argmax()].sum():.4g}; "
             "expected values of at least 0 that sum to 1 (a softmax output)"
         )

@@ -1,26 +1,43 @@
-"""What must be settled before Keras is imported, and the few things only one backend has."""
+"""Many training steps in one call.
 
-import functools
+Calling a TensorFlow graph from Python costs about as much as a training step of a head or a
+small CNN. So the steps of small models run as a loop inside the graph. For large models a call
+is cheap beside a step, and the graph of a loop grows with every variable that passes through
+it, so they are called step by step. The results are the same to the bit, however many steps a
+call takes; a test holds that. Keras has `steps_per_execution`, but it works inside `fit`, which
+cannot stop, save and resume in the middle of an epoch. Remove this module when it can.
+"""
 
-# The graph of a loop grows with each variable that passes through it: of EfficientNetV2M with
-# its hundreds it takes seconds longer to make, and calling is nothing beside its steps.
+import numpy as np
+
+# The graph of the loop takes seconds longer to build for EfficientNetV2M with its hundreds.
 LOOPED_VARIABLES = 100
 
 
 def training_steps(model, batch_size, inputs):
-    """Return a function that takes training steps of a compiled model, many in one call.
+    """Return a function that takes one or more training steps of a model.
 
-    It maps the inputs (K, batch_size, ...), labels int64 (K, batch_size) and sample weights
-    float32 (K, batch_size) of K steps to float32 (K, 2): the loss and the accuracy of each of
-    these batches. `inputs` is an array (N, ...) of the kind that it will get. Of a model of few
-    variables (a head, a CNN) the steps are a loop within TensorFlow's graph, because calling it
-    costs as much as a step of a head. They are the same to the bit, however many in a call.
+    Args:
+        model: A compiled Keras model with a metric named "accuracy".
+        batch_size: Rows per step.
+        inputs: An array (N, ...) of the shape and dtype that the steps will get.
+
+    Returns:
+        A function from the inputs (K, batch_size, ...), labels int64 (K, batch_size) and
+        sample weights float32 (K, batch_size) of K steps to float32 (K, 2): the loss and the
+        accuracy on each of these batches.
     """
     import keras
 
-    looped = len(model.variables) <= LOOPED_VARIABLES
-    if keras.backend.backend() != "tensorflow" or not looped:
-        return functools.partial(_step_by_step, model)
+    def step_by_step(*batches):
+        logs = (
+            model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True)
+            for inputs, labels, weights in zip(*batches, strict=True)
+        )
+        return np.array([[each["loss"], each["accuracy"]] for each in logs], "float32")
+
+    if keras.backend.backend() != "tensorflow" or len(model.variables) > LOOPED_VARIABLES:
+        return step_by_step
     import tensorflow
 
     def step(batch):
@@ -38,20 +55,10 @@ def training_steps(model, batch_size, inputs):
     ]
 
     @tensorflow.function(input_signature=specs, autograph=False)
-    def steps(*batches):
+    def loop(*batches):
         result = tensorflow.TensorSpec(2, "float32")
         return tensorflow.map_fn(
             step, batches, parallel_iterations=1, fn_output_signature=result
         )
 
-    return lambda *batches: steps(*batches).numpy()
-
-
-def _step_by_step(model, *batches):
-    import numpy as np
-
-    logs = (
-        model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True)
-        for inputs, labels, weights in zip(*batches, strict=True)
-    )
-    return np.array([[each["loss"], each["accuracy"]] for each in logs], "float32")
+    return lambda *batches: loop(*batches).numpy()

@@ -1,9 +1,9 @@
-"""Training in phases: CNNs in one, transfer runs in three on caches and images.
+"""Transfer learning in three phases on one pretrained backbone.
 
-`feature_extraction` trains the head on embeddings, `finetune_top` the backbone's final
-layers with it on the trunk's activations, `finetune_all` the whole network on images.
-Since everything below is frozen and in inference mode, the first two phases are the same
-mathematics as training through the frozen network.
+`feature_extraction` trains the head on embeddings, `finetune_top` the backbone's final layers
+and the head on the trunk's activations, `finetune_all` the whole network on images. Everything
+below is frozen and in inference mode, so the first two phases do the same mathematics as
+training through the frozen network.
 """
 
 import keras
@@ -16,10 +16,16 @@ from hemagrid.training.trainer import Examples, Phase, Trainer
 
 
 class TransferModel:
-    """A backbone cut into trunk and top under a head, and the three models made of them.
+    """A backbone, cut into trunk and top, under a head.
 
-    The models share layers and variables: training one trains the others. The backbone
-    runs in inference mode in all of them.
+    `from_embeddings`, `from_activations` and `from_images` share layers and variables, so
+    training one trains the others. The backbone runs in inference mode in all of them.
+
+    Args:
+        backbone: A model from pixels 0-255 (B, S, S, 3) to features (B, F).
+        boundary: Name of the trunk's last layer.
+        head: Settings of the head, as `build_head` takes them.
+        classes: Number of classes.
     """
 
     def __init__(self, backbone, boundary, head, classes):
@@ -27,7 +33,7 @@ class TransferModel:
         self.head = build_head(head, backbone.output.shape[-1], classes)
         cut = keras.Input(self.top.input.shape[1:], name="activations")
         pixels = keras.Input(backbone.input.shape[1:], name="pixels")
-        # Not the head itself: it would carry its optimizer into the saved model.
+        # Not the head itself, which would carry its optimizer into the saved model.
         self.from_embeddings = keras.Model(self.head.input, self.head.output)
         self.from_activations = keras.Model(cut, self.head(self.top(cut, training=False)))
         self.from_images = keras.Model(
@@ -35,16 +41,13 @@ class TransferModel:
         )
 
     def freeze_for(self, phase):
-        """Set the trainable flags for a phase and return the model that it trains."""
+        """Set the trainable flags for a phase; return the model that the phase trains."""
         self.trunk.trainable = phase == FINETUNE_ALL
         self.top.trainable = phase != FEATURE_EXTRACTION
         self.head.trainable = True
-        for norm in backbones.batch_normalizations(self.trunk):
-            norm.trainable = False
-        for norm in backbones.batch_normalizations(self.top):
-            norm.trainable = False
-        for norm in backbones.batch_normalizations(self.head):
-            norm.trainable = phase != FINETUNE_ALL
+        for part in (self.trunk, self.top, self.head):
+            for norm in backbones.batch_normalizations(part):
+                norm.trainable = part is self.head and phase != FINETUNE_ALL
         return {
             FEATURE_EXTRACTION: self.from_embeddings,
             FINETUNE_TOP: self.from_activations,
@@ -55,18 +58,28 @@ class TransferModel:
 def train_transfer(
     run, settings, weights, inputs, labels, image_size, classes, checkpoint=None
 ):
-    """Train a head, then the top, then the whole network; return (model, trainer).
+    """Train the head, then the top, then the whole network.
 
-    `weights` is the backbone's file; `inputs` holds per phase the pair (train, val) of
-    arrays: embeddings (N, F), trunk activations (N, h, w, c), images uint8; `labels` the
-    pair of label arrays that goes with each; `checkpoint` is taken up if it holds something.
+    Args:
+        run: Name of the run.
+        settings: What `config.grid.run_settings` gives for a transfer run.
+        weights: Path of the backbone's weights.
+        inputs: {phase: (train, val)}: embeddings (N, F), activations (N, h, w, c) and images
+            uint8 (N, S, S, 3). A phase of 0 epochs is skipped.
+        labels: The label arrays (train, val) of them all.
+        image_size: S.
+        classes: Number of classes.
+        checkpoint: A `checkpoints.Checkpoint` to continue from, or None.
+
+    Returns:
+        The model from pixels to probabilities, and the `Trainer`.
     """
-    training, backbone_settings = settings["training"], settings["backbone"]
+    training, network = settings["training"], settings["backbone"]
     backend.begin(settings["seed"], training["precision"])
-    backbone = backbones.load_backbone(backbone_settings["application"], image_size, weights)
-    # Again, so that the head does not depend on how many draws the backbone took.
+    backbone = backbones.load_backbone(network["application"], image_size, weights)
+    # Again, so that the head does not depend on how many numbers the backbone drew.
     keras.utils.set_random_seed(settings["seed"])
-    network = TransferModel(backbone, backbone_settings["top"], settings["head"], classes)
+    model = TransferModel(backbone, network["top"], settings["head"], classes)
     names = [name for name in inputs if training[name]["epochs"]]
     trainer = Trainer(
         run,
@@ -77,19 +90,19 @@ def train_transfer(
         checkpoint,
         settings["head"]["weight_decay"],
     )
-    rates = {FEATURE_EXTRACTION: settings["head"]["learning_rate"]}
     for name in names:
         plan, (train, val) = training[name], inputs[name]
+        source = settings["head"] if name == FEATURE_EXTRACTION else plan
         trainer.fit(
             Phase(
                 name,
-                network.freeze_for(name),
+                model.freeze_for(name),
                 Examples(train, labels[0]),
                 Examples(val, labels[1]),
-                backbone_settings["batch_size"],
+                network["batch_size"],
                 plan["epochs"],
                 plan["patience"],
-                rates.get(name) or plan["learning_rate"],
+                source["learning_rate"],
             )
         )
-    return network.from_images, trainer
+    return model.from_images, trainer

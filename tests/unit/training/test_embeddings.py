@@ -1,9 +1,9 @@
-"""Features come batch by batch, in order, and from caches as from the whole network."""
+"""Features come batch by batch, in order, and the caches hold what the network gives."""
 
 import numpy as np
 import pytest
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.models import backbones
 from hemagrid.training import embeddings
 
@@ -11,7 +11,7 @@ APPLICATION, BOUNDARY, SIZE = "MobileNet", "conv_pw_11_relu", 48
 
 
 class Doubler:
-    """Stands in for a network; remembers the shapes that it was given."""
+    """Stands in for a network and remembers the shapes it was given."""
 
     output = np.empty((1, 3))
 
@@ -39,7 +39,8 @@ def test_no_more_than_a_batch_is_read_at_once(sparing):
     np.testing.assert_array_equal(found, rows * 2)
 
 
-def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager):
+def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager, logged, monkeypatch):
+    monkeypatch.setattr(logs, "INTERVAL", 0)
     pixels = {"train": draw(range(9), SIZE), "val": draw(range(5), SIZE, seed=1)}
     inputs = {"weights": tmp_path / "backbone.weights.h5"}
     for subset, images in pixels.items():
@@ -63,6 +64,7 @@ def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager):
         cached = np.load(out[f"embeddings_{subset}"])
         assert cached.dtype == np.float32
         np.testing.assert_array_equal(cached, embeddings.predict(backbone, images))
+        assert f"Embedding {subset} by {APPLICATION}: " in logged()
 
 
 def test_an_interrupted_cache_leaves_no_file(tmp_path):
@@ -76,6 +78,6 @@ def test_an_interrupted_cache_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cache_is_memory_mapped_when_it_is_read(tmp_path):
+def test_images_are_memory_mapped(tmp_path):
     np.save(tmp_path / "images.npy", np.zeros((3, 4, 4, 3), "uint8"))
     assert isinstance(io.open_images(tmp_path / "images.npy"), np.memmap)
