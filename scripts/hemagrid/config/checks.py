@@ -1,8 +1,11 @@
-"""The configuration: checked by its schema, filled with defaults, read as a grid."""
+"""Checks of a config that a schema cannot express: between keys, and on the file system."""
 
+import difflib
 import math
+import os
 from pathlib import Path
 
+from hemagrid import names
 from hemagrid.config.grid import (
     grid,
     known_runs,
@@ -13,41 +16,135 @@ from hemagrid.config.grid import (
 from hemagrid.config.hyperband import distinct_heads, heads_in
 from hemagrid.config.messages import as_written, did_you_mean, key_path
 from hemagrid.errors import InputError
-from hemagrid.names import RESERVED, TEST, TRAIN, TUNED_HEADS, VAL, WEIGHTS
+from hemagrid.names import RESERVED, TEST, TRAIN, TUNED_HEADS, VAL
 
 BLOODMNIST_CLASSES = 8
+WRITTEN = [
+    Path(path).parts[0]
+    for path in (names.IMAGES, names.CHECKPOINTS, names.LOG, names.BENCHMARKS)
+]
+"""The folders of a study that its jobs write into."""
+
+
+def check_dataset(config):
+    """Check that the images of a study are where `dataset.path` says.
+
+    It is called on a finished study, too: Snakemake would take what is there already for the
+    results of images that are not there.
+
+    Args:
+        config: Validated config.
+
+    Raises:
+        InputError: There is no such file or folder, or it lies in the way of the study.
+    """
+    source, path = config["dataset"]["source"], config["dataset"]["path"]
+    if source == "smears":
+        return
+    here, images = Path.cwd().resolve(), Path(path).resolve()
+    if source == "folder" and images in (here, *here.parents):
+        found = "the folder of the study" if images == here else "which the study lies in"
+        raise InputError(
+            f"dataset.path: found {images}, {found}, expected a folder that holds nothing but "
+            "class folders; put these into one of their own, or run the study in another "
+            "--directory"
+        )
+    for folder in WRITTEN:
+        if here / folder in (images, *images.parents):
+            raise InputError(
+                f"dataset.path: found {images}, a place in {folder}/, which the study writes "
+                "and may empty; expected images outside of it"
+            )
+    expected = {"npz": "an npz file", "folder": "a folder of class folders"}
+    if source in expected:
+        _check_there("dataset.path", path, expected[source], is_folder=source == "folder")
 
 
 def check_weights(config):
-    """Raise InputError if weights that the study needs are a file that is not there.
+    """Check that the weights that a study starts from are there, or have been converted.
 
-    They are not needed where they have been converted already.
+    Args:
+        config: Validated config.
+
+    Raises:
+        InputError: A file of weights is missing.
     """
     for name in tunable_backbones(config):
         weights = config["backbones"][name]["weights"]
-        if weights in ("imagenet", "random"):
-            continue
-        if not Path(weights).exists() and not Path(WEIGHTS.format(backbone=name)).exists():
+        converted = Path(names.WEIGHTS.format(backbone=name))
+        if weights not in ("imagenet", "random") and not converted.exists():
             application = config["backbones"][name]["application"]
-            raise InputError(
-                f"backbones.{name}.weights: found no file {Path(weights).absolute()}, expected "
-                f"weights of keras.applications.{application}(include_top=False): on a machine "
-                "with a network, model.save_weights writes them; put them there, or set "
-                "`imagenet` (fetched by Keras) or `random`"
+            _check_there(
+                f"backbones.{name}.weights",
+                weights,
+                f"weights of keras.applications.{application}(include_top=False), written by "
+                "model.save_weights on a machine with a network (or set imagenet, or random)",
             )
 
 
 def check_hidden_set(config):
-    """Raise InputError if the images to score packages on are a file that is not there.
+    """Check that the images that packages are scored on are there.
 
-    Snakemake would take a score that is there already for one of them.
+    Snakemake would take a score that exists already for one on them.
+
+    Args:
+        config: Validated config.
+
+    Raises:
+        InputError: The file is missing.
     """
-    path = config["codabench"]["hidden_set"]
-    if path and not Path(path).is_file():
-        raise InputError(
-            f"codabench.hidden_set: found no file {Path(path).absolute()}, expected an npz "
-            "with `images` and `labels`; put it there, or set null"
-        )
+    if path := config["codabench"]["hidden_set"]:
+        expected = "an npz with `images` and `labels` (or set null)"
+        _check_there("codabench.hidden_set", path, expected)
+
+
+def _check_there(key, path, expected, is_folder=False):
+    """Raise InputError with the nearest names that exist, unless `path` is a file or folder."""
+    if os.path.isdir(path) if is_folder else os.path.isfile(path):
+        return
+    kinds = (
+        (os.path.isfile, "a file"),
+        (os.path.isdir, "a folder"),
+        (os.path.islink, "a dead link"),
+    )
+    found = next((kind for test, kind in kinds if test(path)), "nothing")
+    place = Path(path).absolute()
+    parents = [*reversed(place.parents), place]
+    missing = next((part for part in parents if not os.path.lexists(part)), None)
+    hint = ""
+    if os.path.expandvars(path) != path:
+        hint = f"; only a shell replaces variables, write {os.path.expandvars(path)}"
+    elif missing:
+        beside = sorted(found.name for found in missing.parent.glob("[!.]*"))
+        close = difflib.get_close_matches(missing.name, beside, n=3)
+        if close:
+            hint = f"; did you mean {' or '.join(close)}?"
+        else:
+            shown = ", ".join(beside[:8]) + f" and {len(beside) - 8} more" * (len(beside) > 8)
+            hint = f"; {missing.parent} holds {shown or 'nothing'}"
+        if not os.path.isabs(path):
+            hint += " (a relative path starts at the study's folder)"
+    raise InputError(f"{key}: found {found} at {place}, expected {expected}{hint}")
+
+
+def _check_paths(config, schema):
+    paths = {"dataset.path": config["dataset"]["path"]}
+    paths["codabench.hidden_set"] = config["codabench"]["hidden_set"]
+    for name, backbone in config["backbones"].items():
+        paths[f"backbones.{name}.weights"] = backbone.get("weights")
+    for key, path in paths.items():
+        if not isinstance(path, str):
+            continue
+        if "{" in path or "}" in path:
+            yield (
+                f"{key}: found {path}, expected a path without braces, which Snakemake takes "
+                "for wildcards; rename it, or name a link to it"
+            )
+        if path.startswith("~"):
+            yield (
+                f"{key}: found {path}, expected a path without ~, which only a shell replaces; "
+                f"write {os.path.expanduser(path)}"
+            )
 
 
 def _check_splits(config, schema):
@@ -152,6 +249,11 @@ def _check_tuning(config, schema):
 
 
 def check_space(config):
+    """Yield a problem if `tuning.space` holds fewer heads than a search draws.
+
+    Args:
+        config: Config without other problems.
+    """
     if not tunes(config):
         return
     tuning = config["tuning"]
@@ -184,6 +286,7 @@ def _check_codabench(config, schema):
 
 # Each check with the sections it reads: it runs unless one of them is malformed.
 CROSS_CHECKS = (
+    ({"dataset", "backbones", "codabench"}, _check_paths),
     ({"splits"}, _check_splits),
     ({"dataset"}, _check_dataset),
     ({"cnns", "dataset"}, _check_cnns),

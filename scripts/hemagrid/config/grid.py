@@ -1,4 +1,4 @@
-"""The configuration: checked by its schema, filled with defaults, read as a grid."""
+"""The runs of a study, and the settings that each of them depends on."""
 
 import copy
 from dataclasses import dataclass

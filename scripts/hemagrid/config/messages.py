@@ -1,4 +1,4 @@
-"""The words in which a problem of the configuration is told."""
+"""Spell the problems of a config: where, what was found, what was expected."""
 
 import difflib
 import re
@@ -13,14 +13,15 @@ _TYPE_NAMES = {
     "boolean": "true or false",
     "null": "null",
 }
-
-
 _BOUNDS = {
     "minimum": "at least",
     "exclusiveMinimum": "above",
     "maximum": "at most",
     "exclusiveMaximum": "below",
 }
+# What is no text in YAML unless it stands in quotes.
+_PLAIN = {"boolean": "true|false", "null": "null"}
+_PLAIN |= dict.fromkeys(("number", "integer"), r"[+-]?\d+(\.\d*)?")
 
 
 def problems_of(error):
@@ -59,7 +60,7 @@ def problems_of(error):
 
 
 def key_path(keys):
-    """Return the way to a key, such as training.finetune_all.epochs or filters[1]."""
+    """Spell the path of a key, such as training.finetune_all.epochs or filters[1]."""
     path = ""
     for key in keys:
         if type(key) is int:
@@ -71,7 +72,7 @@ def key_path(keys):
 
 
 def as_written(value):
-    """Return a value as its reader wrote it, in one line."""
+    """Spell a value as it stands in YAML, in one line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -83,8 +84,14 @@ def as_written(value):
     return reprlib.repr(value)
 
 
+def did_you_mean(word, known):
+    """Return "; did you mean X?" with the closest of the `known` words, or nothing."""
+    close = difflib.get_close_matches(str(word), map(str, known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _expected(schema):
-    """Return in words what a schema asks of a value."""
+    """Say what a schema asks of a value."""
     if "title" in schema:
         return schema["title"]
     if "anyOf" in schema:
@@ -104,23 +111,23 @@ def _expected(schema):
 
 
 def _hint(value, schema):
-    """Return the usual way out of a mistake that YAML invites, or nothing."""
-    wanted = schema.get("type")
-    if isinstance(value, str) and wanted in ("number", "integer"):
+    """Return the usual way out of a mistake that YAML or a command line invites, or nothing."""
+    wanted = schema.get("type", ())
+    if wanted == "object" and value is not None:
+        return "; single keys of a mapping are set in a file, with --configfile"
+    if isinstance(value, str):
         exponent = re.fullmatch(r"([+-]?\d+)(\.\d*)?[eE]([+-]?\d+)", value)
-        if exponent:
+        if exponent and wanted in ("number", "integer"):
             whole, fraction, power = exponent.groups()
             number = f"{whole}{fraction or '.0'}e{int(power):+d}"
             return f"; YAML reads {value} as text, write {number}"
-        if re.fullmatch(r"[+-]?\d+(\.\d*)?", value):
-            return "; write it without quotes"
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        if any(re.fullmatch(_PLAIN.get(name, "(?!)"), value) for name in wanted):
+            return (
+                "; write it without quotes, in a config file: a mapping after --config holds "
+                "nothing but text"
+            )
+        return did_you_mean(value, schema.get("enum", ()))
     if isinstance(value, int | float) and wanted == "string":
         return "; write it in quotes"
-    if isinstance(value, str) and "enum" in schema:
-        return did_you_mean(value, map(str, schema["enum"]))
     return ""
-
-
-def did_you_mean(word, known):
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

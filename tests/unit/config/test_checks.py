@@ -1,0 +1,199 @@
+"""Checks between keys, and of the files that a config names."""
+
+import pytest
+
+from hemagrid.config import checks
+from hemagrid.config.schema import validated
+from hemagrid.errors import InputError
+from hemagrid.names import RESERVED
+
+from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"splits": {"train": 0.7}}, "splits: found shares that sum to 1.1, expected 1"),
+        ({"dataset": {"path": None}}, "dataset.path: found null, expected a path"),
+        ({"dataset": {"source": "npz"}}, "dataset.path: found resources/bloodmnist, the place"),
+        (
+            {"dataset": {"source": "folder", "classes": None}},
+            "dataset.path: found resources/bloodmnist, the place",
+        ),
+        (
+            {"dataset": {"source": "npz", "path": "a.npz", "classes": None}},
+            "dataset.classes: found null",
+        ),
+        ({"dataset": {"classes": None}}, "dataset.classes: found null"),
+        ({"dataset": {"classes": ["a", "b"]}}, "dataset.classes: found 2 names, expected 8"),
+        (
+            {"dataset": {"path": "{set}/blood"}},
+            "dataset.path: found {set}/blood, expected a path",
+        ),
+        (
+            {"dataset": {"path": "~/blood"}},
+            "dataset.path: found ~/blood, expected a path without",
+        ),
+        (
+            {"codabench": {"hidden_set": "a}.npz"}},
+            "codabench.hidden_set: found a}.npz, expected",
+        ),
+        (
+            changed("backbones.vgg16.weights", "~/a.weights.h5"),
+            "backbones.vgg16.weights: found ~/a.weights.h5, expected a path without ~",
+        ),
+        (
+            {"cnns": CONFIG["cnns"] | {"deep": {"filters": [8] * 7}}},
+            "cnns.deep.filters: found 7 blocks, each of which halves",
+        ),
+        (
+            {"heads": CONFIG["heads"] | {"cfg1": {"dropout": []}}},
+            "heads.cfg1.dropout: found 0 rates, expected 1, on the embedding",
+        ),
+        (
+            {"heads": CONFIG["heads"] | {"cfg1": {"dense": [8, 4]}}},
+            "heads.cfg1.dropout: found 1 rates, expected 2, one per Dense layer",
+        ),
+        (
+            {"grid": {"heads": ["cfg1", "cgf2"]}},
+            "grid.heads[1]: found the text 'cgf2', expected an entry of heads: "
+            "cfg1, cfg2, cfg3; did you mean cfg2?",
+        ),
+        ({"grid": {"backbones": ["resnet"]}}, "grid.backbones[0]: found the text 'resnet'"),
+        ({"grid": {"cnns": ["cnn"]}}, "grid.cnns[0]: found the text 'cnn'"),
+        ({"grid": {"heads": ["cfg1", "cfg1"]}}, "grid.heads: found the text 'cfg1' again"),
+        ({"grid": {"cnns": [], "heads": []}}, "grid: found no run"),
+        (
+            {"cnns": {"vgg16_cfg1": {}}, "grid": {"cnns": ["vgg16_cfg1"]}},
+            "grid: found two runs of the name vgg16_cfg1",
+        ),
+        (
+            {
+                "backbones": {"majority": {"application": "VGG16", "top": "block4_pool"}},
+                "heads": {"class": {}},
+                "grid": {"backbones": ["majority"], "heads": ["class"]},
+            },
+            "grid: found a run of the name majority_class, which is a folder",
+        ),
+        *(
+            ({"cnns": {name: {}}, "grid": {"cnns": [name]}}, f"found a run of the name {name}")
+            for name in RESERVED
+        ),
+        (
+            changed("heads.tuned", {}),
+            "heads.tuned: found the name of a head that a search finds",
+        ),
+        (
+            {"tuning": {"backbones": ["vgg61"]}},
+            "tuning.backbones[0]: found the text 'vgg61', expected an entry of backbones: "
+            "convnext, efficientnetv2m, mobilenetv3, vgg16; did you mean vgg16?",
+        ),
+        (
+            changed("tuning.space.neurons.min", 600),
+            "tuning.space.neurons: found min 600 above max 512, expected a range",
+        ),
+        (
+            changed("tuning.space.layers.max", 0),
+            "tuning.space: found 15 different heads, expected 17 or more, as many as a search "
+            "by tuning.hyperband draws; widen it, or lower tuning.hyperband.max_epochs",
+        ),
+        (
+            {"codabench": {"runs": ["convnext_cfg7"]}},
+            "codabench.runs: found the text 'convnext_cfg7', expected a run of this study; "
+            "did you mean convnext_cfg3?",
+        ),
+        (
+            {"codabench": {"scores": {"convnext": 92}}},
+            "codabench.scores: found the text 'convnext', expected a run of this study",
+        ),
+        (
+            {
+                "codabench": {"hidden_set": "hidden.npz"},
+                "dataset": {"source": "folder", "path": "cells", "classes": None},
+            },
+            "dataset.classes: found null, expected the names",
+        ),
+    ],
+)
+def test_a_contradiction_is_the_one_problem_named(config, expected):
+    (line,) = problems(config)
+    assert expected in line
+
+
+def test_smears_need_no_path():
+    config = {"dataset": {"source": "smears", "path": None, "classes": None}}
+    checks.check_dataset(validated(config, SCHEMA))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The folder of a study beside pictures, results and an npz; it is the current one."""
+    for folder in ("study/results/cells", "study/cells", "study/cubes"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "study" / "cells.npz").touch()
+    (tmp_path / "study" / "lost").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "study")
+    monkeypatch.setenv("DATA", "/data")
+    return tmp_path / "study"
+
+
+def of(source, path):
+    return validated({"dataset": {"source": source, "path": str(path)}}, SCHEMA)
+
+
+def test_images_that_are_there_are_accepted(study):
+    checks.check_dataset(of("npz", "cells.npz"))
+    for path in ("cells", "./cells/", study / "cells", "../study/cells"):
+        checks.check_dataset(of("folder", path))
+    checks.check_dataset(DEFAULTS)  # BloodMNIST is downloaded where it is not
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "expected"),
+    [
+        (
+            "folder",
+            "cels",
+            r"nothing at {study}/cels, expected a folder of .*did you mean cells",
+        ),
+        ("folder", "cells.npz", "a file at {study}/cells.npz, expected a folder"),
+        ("folder", "lost", "a dead link at {study}/lost"),
+        ("folder", "x/y", r"{study} holds cells, cells.npz, cubes, lost, results \(a relative"),
+        ("folder", "$DATA/x", "; only a shell replaces variables, write /data/x"),
+        ("npz", "cells", "a folder at {study}/cells, expected an npz file"),
+        ("npz", "cells.zip", "did you mean cells.npz"),
+        ("folder", ".", "{study}, the folder of the study"),
+        ("folder", "../study/", "{study}, the folder of the study"),
+        ("folder", "..", "which the study lies in"),
+        (
+            "folder",
+            "results/cells",
+            r"{study}/results/cells, a place in results/, which the st",
+        ),
+        ("bloodmnist", "checkpoints", "a place in checkpoints/"),
+    ],
+)
+def test_images_that_are_not_there_or_in_the_way_are_refused(study, source, path, expected):
+    with pytest.raises(
+        InputError, match=f"^dataset.path: found .*{expected}".format(study=study)
+    ):
+        checks.check_dataset(of(source, path))
+
+
+def test_a_missing_hidden_set_is_refused(study):
+    checks.check_hidden_set(DEFAULTS)
+    checks.check_hidden_set(validated(changed("codabench.hidden_set", "cells.npz"), SCHEMA))
+    config = validated(changed("codabench.hidden_set", "cell.npz"), SCHEMA)
+    with pytest.raises(InputError, match=r"hidden_set: found nothing at .* mean cells\.npz"):
+        checks.check_hidden_set(config)
+
+
+def test_weights_are_needed_until_they_are_converted(study):
+    checks.check_weights(DEFAULTS)
+    config = validated(changed("backbones.vgg16.weights", "my.weights.h5"), SCHEMA)
+    with pytest.raises(InputError, match=r"backbones.vgg16.weights: found nothing .*VGG16\("):
+        checks.check_weights(config)
+    converted = study / "resources" / "weights" / "vgg16.weights.h5"
+    converted.parent.mkdir(parents=True)
+    converted.touch()
+    checks.check_weights(config)
