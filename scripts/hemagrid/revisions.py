@@ -16,6 +16,7 @@ REVISIONS = {
     "acquire_dataset": 1,
     "fingerprint": 1,
     "deduplicate": 1,
+    "holdout": 1,
     "split": 1,
     "augment": 1,
     "originals": 1,

@@ -19,10 +19,12 @@ rule backbone_weights:
         splits=branch(
             STARTING_WEIGHTS, cases={"random": names.SPLIT_TABLE}, otherwise=[]
         ),
-        weights=branch(
-            STARTING_WEIGHTS,
-            cases={"imagenet": [], "random": []},
-            otherwise=STARTING_WEIGHTS,
+        weights=ancient(
+            branch(
+                STARTING_WEIGHTS,
+                cases={"imagenet": [], "random": []},
+                otherwise=STARTING_WEIGHTS,
+            )
         ),
     output:
         weights=names.WEIGHTS,
@@ -40,6 +42,11 @@ rule backbone_weights:
     params:
         application=lookup("backbones/{backbone}/application", within=config),
         weights=STARTING_WEIGHTS,
+        content=branch(
+            STARTING_WEIGHTS,
+            cases={"imagenet": "", "random": ""},
+            otherwise=content(STARTING_WEIGHTS),
+        ),
         image_size=config["dataset"]["image_size"],
         seed=config["seed"],
         revision=revision("backbone_weights"),

@@ -11,13 +11,18 @@ sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
 
 from hemagrid import names
 from hemagrid.config import checks, grid, schema
+from hemagrid.data import sources
 from hemagrid.errors import InputError
 from hemagrid.reporting import reference
 from hemagrid.revisions import code, digest, revision
 
 try:
     schema_file = Path(workflow.basedir) / "schemas" / "config.schema.yaml"
-    config.update(schema.validated(config, yaml.safe_load(schema_file.read_text())))
+    canonical = schema.validated(config, yaml.safe_load(schema_file.read_text()))
+    # Emptied first: otherwise the keys would keep the order of the files.
+    config.clear()
+    config.update(canonical)
+    checks.check_dataset(config)
     checks.check_weights(config)
     checks.check_hidden_set(config)
 except InputError as error:
@@ -27,8 +32,6 @@ RUNS = grid.grid(config)
 KNOWN = grid.known_runs(config)
 TUNED = [name for name in KNOWN if name not in RUNS]
 EVALUATED = grid.evaluated_subsets(config)
-FORMATS = ["svg", "pdf"]
-TUNING_TABLES = ["tuned_heads", "tuned_runs", "tuning_gain"] * grid.tunes(config)
 # Rules after training run again when this changes; those before it have a `revision`.
 CODE = code()
 # What a comparison of runs on the same images depends on.
@@ -65,6 +68,19 @@ def of_network(key):
         return config["cnns"][wildcards.run][key] * attempt
 
     return scaled
+
+
+def content(path, record=None):
+    """Return a params function: text that changes with the content of a file of the user's.
+
+    Inputs of the user's are `ancient`: their time stamps alone make nothing again.
+    """
+
+    def read(wildcards):
+        file = path(wildcards) if callable(path) else path
+        return sources.fingerprint(file, record) if record else sources.sha256(file)
+
+    return read
 
 
 LIGHT = {"mem_mb": per_attempt(1000), "runtime": per_attempt(10)}

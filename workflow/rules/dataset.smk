@@ -1,18 +1,28 @@
 """From a source of images to splits.
 
 Needs: what `dataset.source` names. Makes: results/dataset/images.npy, samples.csv,
-phash.csv, duplicates.csv, splits.csv and audit.json.
+phash.csv, fingerprints.npy, duplicates.csv, splits.csv and audit.json; for BloodMNIST also
+holdout.npy, holdout.csv and holdout_duplicates.csv.
 """
 
 BLOODMNIST = "{path}/bloodmnist_{resolution}.npz".format(**config["dataset"])
-# The sources that a rule makes; others are the user's.
-MADE = {"bloodmnist": BLOODMNIST, "smears": names.SMEARS}
-SOURCE = MADE.get(config["dataset"]["source"], config["dataset"]["path"])
+SOURCE = {"bloodmnist": BLOODMNIST, "smears": names.SMEARS}.get(
+    config["dataset"]["source"], config["dataset"]["path"]
+)
+MADE_BY_RULE = SOURCE in (BLOODMNIST, names.SMEARS)
 # BloodMNIST brings another set of test images along.
 HOLDOUT = {
-    f"{names.HOLDOUT}_images": fill(names.SUBSET_IMAGES, subset=names.HOLDOUT),
-    f"{names.HOLDOUT}_table": fill(names.SUBSET_TABLE, subset=names.HOLDOUT),
+    f"{names.HOLDOUT}_images": names.FOUND_HOLDOUT_IMAGES,
+    f"{names.HOLDOUT}_table": names.FOUND_HOLDOUT_TABLE,
 }
+DUPLICATES = part(
+    "dataset",
+    "duplicates",
+    "duplicate_difference",
+    "near_duplicate_difference",
+    "near_duplicate_distance",
+    "label_conflicts",
+)
 
 
 localrules:
@@ -21,6 +31,7 @@ localrules:
     acquire_dataset,
     fingerprint,
     deduplicate,
+    holdout,
     split,
     audit,
 
@@ -69,9 +80,10 @@ rule smears:
 
 rule acquire_dataset:
     input:
-        source=SOURCE,
+        source=SOURCE if MADE_BY_RULE else ancient(SOURCE),
     output:
         **(HOLDOUT if names.HOLDOUT in EVALUATED else {}),
+        source=names.SOURCE,
         images=names.IMAGES,
         samples=names.SAMPLES,
     log:
@@ -84,7 +96,10 @@ rule acquire_dataset:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(60),
     params:
-        settings=part("dataset", "source", "image_size", "classes", "strict"),
+        settings=part(
+            "dataset", "source", "image_size", "fit", "bit_depth", "classes", "strict"
+        ),
+        content="" if MADE_BY_RULE else content(SOURCE, record=names.SOURCE),
         revision=revision("acquire_dataset"),
     message:
         "Reading images from {input.source}"
@@ -97,6 +112,7 @@ rule fingerprint:
         images=names.IMAGES,
     output:
         phash=names.PHASH,
+        fingerprints=names.FINGERPRINTS,
     log:
         "logs/fingerprint.log",
     benchmark:
@@ -110,7 +126,7 @@ rule fingerprint:
     params:
         revision=revision("fingerprint"),
     message:
-        "Computing perceptual hashes"
+        "Computing perceptual hashes and digests of pixels"
     script:
         "../../scripts/fingerprint.py"
 
@@ -118,7 +134,7 @@ rule fingerprint:
 rule deduplicate:
     input:
         samples=names.SAMPLES,
-        phash=names.PHASH,
+        fingerprints=names.FINGERPRINTS,
     output:
         duplicates=names.DUPLICATES,
     log:
@@ -131,13 +147,40 @@ rule deduplicate:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(20),
     params:
-        label_conflicts=config["dataset"]["label_conflicts"],
-        near_duplicate_distance=config["dataset"]["near_duplicate_distance"],
+        settings=DUPLICATES,
         revision=revision("deduplicate"),
     message:
         "Finding duplicates and near duplicates"
     script:
         "../../scripts/deduplicate.py"
+
+
+rule holdout:
+    input:
+        images=names.FOUND_HOLDOUT_IMAGES,
+        table=names.FOUND_HOLDOUT_TABLE,
+        study=names.FINGERPRINTS,
+    output:
+        images=fill(names.SUBSET_IMAGES, subset=names.HOLDOUT),
+        table=fill(names.SUBSET_TABLE, subset=names.HOLDOUT),
+        duplicates=names.HOLDOUT_DUPLICATES,
+    log:
+        "logs/holdout.log",
+    benchmark:
+        "benchmarks/holdout.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    threads: 2
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(20),
+    params:
+        settings=DUPLICATES,
+        revision=revision("holdout"),
+    message:
+        "Leaving out of the holdout what the study has"
+    script:
+        "../../scripts/holdout.py"
 
 
 rule split:
@@ -168,6 +211,14 @@ rule audit:
         samples=names.SAMPLES,
         duplicates=names.DUPLICATES,
         splits=names.SPLIT_TABLE,
+        holdout=(
+            [
+                fill(names.SUBSET_TABLE, subset=names.HOLDOUT),
+                names.HOLDOUT_DUPLICATES,
+            ]
+            if names.HOLDOUT in EVALUATED
+            else []
+        ),
     output:
         audit=names.AUDIT,
     log:
@@ -179,8 +230,7 @@ rule audit:
     resources:
         **LIGHT,
     params:
-        label_conflicts=config["dataset"]["label_conflicts"],
-        near_duplicate_distance=config["dataset"]["near_duplicate_distance"],
+        settings=DUPLICATES,
         code=CODE,
     message:
         "Auditing the data set"

@@ -12,9 +12,9 @@ FOUNDATION = [
     names.SPLIT_TABLE,
     *expand(names.WEIGHTS, backbone=grid.tunable_backbones(config)),
 ]
-if config["dataset"]["source"] in ("bloodmnist", "npz"):
-    FOUNDATION.insert(0, SOURCE)
+FORMATS = ["svg", "pdf"]
 # What the report says about tuning; nothing where there is none.
+TUNING_TABLES = ["tuned_heads", "tuned_runs", "tuning_gain"] * grid.tunes(config)
 TUNING = {name: fill(names.TABLE, table=name, format="csv") for name in TUNING_TABLES}
 if TUNING_TABLES:
     TUNING["finalists"] = names.FINALISTS
@@ -225,6 +225,7 @@ rule provenance:
 
 rule record_study:
     input:
+        source=names.SOURCE,
         files=FOUNDATION,
         metrics=collect(names.METRICS, run=evaluated_runs),
     output:

@@ -7,7 +7,7 @@ Needs: results/{run}/model.keras. Makes: results/{run}/submission.zip and codabe
 HELD_BACK = names.HOLDOUT if names.HOLDOUT in EVALUATED else names.TEST
 HIDDEN_SET = config["codabench"]["hidden_set"]
 SCORED_ON = (
-    {"hidden_set": HIDDEN_SET}
+    {"hidden_set": ancient(HIDDEN_SET)}
     if HIDDEN_SET
     else {
         "images": fill(names.SUBSET_IMAGES, subset=HELD_BACK),
@@ -70,6 +70,7 @@ rule score_submission:
             "bootstrap": config["evaluation"]["bootstrap"],
             "seed": config["seed"],
         },
+        content=content(HIDDEN_SET) if HIDDEN_SET else "",
         code=CODE,
     message:
         "Scoring the package of {wildcards.run} from an empty folder"

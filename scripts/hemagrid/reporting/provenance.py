@@ -2,10 +2,7 @@
 
 import hashlib
 import os
-import platform
-import re
 import shlex
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pandas as pd
 import yaml
 
 from hemagrid import io
+from hemagrid.training.environment import commit_of, host
 
 NOT_RECORDED = "not recorded"
 
@@ -116,23 +114,6 @@ def write_checksums(paths, out, source=None):
     io.write_table(out, pd.DataFrame(rows, columns=["file", "bytes", "sha256"]))
 
 
-def commit_of(file):
-    """Return the git commit that tracks `file`, and whether the tracked files differ from it.
-
-    Both are None without git, and for a file that no repository tracks, such as a copy of
-    the workflow inside somebody else's.
-    """
-    git = ("git", "-C", file.parent)
-    if not _said(*git, "ls-files", file.name):
-        return None, None
-    # Names no tag: all of the hash, then "-dirty" where tracked files were changed.
-    described = _said(*git, "describe", "--always", "--dirty", "--abbrev=64", "--exclude=*")
-    if not described:
-        return None, None
-    commit, _, changed = described[0].partition("-")
-    return commit, bool(changed)
-
-
 def snakemake_command():
     """Find the outermost snakemake that this process runs in, by /proc.
 
@@ -157,32 +138,3 @@ def snakemake_command():
                 found = shlex.join(["snakemake", *arguments[at + 1 :]])
         process = int(status.split("\nPPid:")[1].split()[0])
     return found
-
-
-def host():
-    """Describe this machine: {"cpu", "cores", "memory_mib", "gpus": [name, ...]}."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
-        "gpus": _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
-    }
-
-
-def _said(*command):
-    """Return the lines that a program prints, none where it is missing or fails."""
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return ended.stdout.splitlines() if ended.returncode == 0 else []
-
-
-def _cpu_model():
-    """Return the processor's name, or its architecture where the system names none."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    named = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
-    return named[1] if named else platform.machine()
