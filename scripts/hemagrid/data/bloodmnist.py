@@ -42,15 +42,10 @@ def fetch(resolution, folder, base_url=ZENODO):
         )
     name = f"bloodmnist_{resolution}.npz"
     path = Path(folder) / name
-    url = f"{base_url}/{name}?download=1"
     if path.exists():
-        found = pooch.file_hash(str(path), alg="md5")
-        if found != MD5[resolution]:
-            raise InputError(
-                f"{path}: MD5 is {found}, expected {MD5[resolution]}; remove the file"
-                f" to have it fetched, or fetch {url} again"
-            )
+        check(path)
         return path
+    url = f"{base_url}/{name}?download=1"
     try:
         pooch.retrieve(url, f"md5:{MD5[resolution]}", fname=name, path=folder)
     except (OSError, ValueError) as error:  # no network or server; another checksum
@@ -59,3 +54,17 @@ def fetch(resolution, folder, base_url=ZENODO):
             f" {MD5[resolution]}, and put it at {path}"
         ) from error
     return path
+
+
+def check(path):
+    """Raise InputError unless `path` is named and filled as a published BloodMNIST file."""
+    published = {f"bloodmnist_{resolution}.npz": md5 for resolution, md5 in MD5.items()}
+    name = Path(path).name
+    if name not in published:
+        raise InputError(f"{path}: expected one of {', '.join(published)}")
+    found = pooch.file_hash(str(path), alg="md5")
+    if found != published[name]:
+        raise InputError(
+            f"{path}: MD5 is {found}, expected {published[name]}; remove the file to have it"
+            f" fetched, or fetch {ZENODO}/{name}?download=1 again"
+        )

@@ -1,29 +1,45 @@
 """From the source that the config names to one array of images and one table.
 
 Every source ends in `images.npy`, uint8 (N, S, S, 3), and `samples.csv` with the columns
-`COLUMNS`. The id of a row is its row number in `images.npy`. Files that give no picture come
-last, without id and label, with the reason in `skipped`.
+`COLUMNS`. The id of a row is its row number in `images.npy`; `changes` says what was done to
+the picture, such as "padded, resized". Files that give no picture come last, without id and
+label, with the reason in `skipped`: what comes before a colon is the kind of reason. The counts
+of both are logged, one line per class.
 """
 
 import contextlib
 import hashlib
+import logging
 import math
-import os
-import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from hemagrid.data import npz
-from hemagrid.data.pictures import Unusable, printable, read_picture, square
+from hemagrid.data import folders, npz
+from hemagrid.data.bloodmnist import check
+from hemagrid.data.pictures import (
+    CROP,
+    PAD,
+    Unusable,
+    printable,
+    read_peak,
+    read_picture,
+    square,
+)
+from hemagrid.data.sources import is_litter
 from hemagrid.errors import InputError
 from hemagrid.io import replacing, write_table
+from hemagrid.logs import track
 
-COLUMNS = ["id", "label", "class_name", "source", "sha256", "skipped"]
-HOLDOUT_COLUMNS = [*COLUMNS[:-1], "parent_id", "copy", "policy"]
+COLUMNS = ["id", "label", "class_name", "source", "sha256", "changes", "skipped"]
+HOLDOUT_COLUMNS = [*COLUMNS[:-2], "parent_id", "copy", "policy"]
 LISTED = 20  # files in one error message
+BIT_DEPTHS = (8, 10, 12, 14, 15, 16)
+
+logger = logging.getLogger(__name__)
 
 
 def acquire(settings, source, out):
@@ -31,7 +47,7 @@ def acquire(settings, source, out):
 
     Args:
         settings: Dict with `source` (npz, folder, smears or bloodmnist), `classes`,
-            `image_size` and `strict`.
+            `image_size`, `fit`, `bit_depth` and `strict`.
         source: Path of the file or folder.
         out: Paths `images` and `samples`; for BloodMNIST also `holdout_images` and
             `holdout_table`.
@@ -39,7 +55,7 @@ def acquire(settings, source, out):
     Raises:
         InputError: If the source is not as expected.
     """
-    shape = {key: settings[key] for key in ("classes", "image_size")}
+    shape = {key: settings[key] for key in ("classes", "image_size", "fit")}
     targets = (out["images"], out["samples"])
     if settings["source"] == "npz":
         from_npz(source, *targets, **shape)
@@ -47,10 +63,11 @@ def acquire(settings, source, out):
         holdout = (out["holdout_images"], out["holdout_table"])
         from_bloodmnist(source, *targets, *holdout, **shape)
     else:
-        from_folder(source, *targets, **shape, strict=settings["strict"])
+        options = {key: settings[key] for key in ("bit_depth", "strict")}
+        from_folder(source, *targets, **shape, **options)
 
 
-def from_npz(path, images_out, samples_out, *, classes, image_size):
+def from_npz(path, images_out, samples_out, *, classes, image_size, fit=PAD):
     """Write the dataset held in one npz.
 
     Args:
@@ -59,13 +76,15 @@ def from_npz(path, images_out, samples_out, *, classes, image_size):
         images_out: Path of the image array.
         samples_out: Path of the table.
         classes: Class names in the order of the labels.
-        image_size: Edge of the images in pixels; see `pictures.square`.
+        image_size: Edge of the images in pixels.
+        fit: What makes pictures square; see `pictures.square`.
 
     Raises:
         InputError: If the npz is damaged or holds anything else.
     """
-    samples = copy_npz(path, images_out, classes=classes, image_size=image_size)
+    samples = copy_npz(path, images_out, classes=classes, image_size=image_size, fit=fit)
     write_table(samples_out, samples.assign(skipped="")[COLUMNS])
+    _log_counts(samples)
 
 
 def from_bloodmnist(
@@ -77,6 +96,7 @@ def from_bloodmnist(
     *,
     classes,
     image_size,
+    fit=PAD,
 ):
     """Write the dataset and the holdout test set held in one BloodMNIST file.
 
@@ -92,11 +112,13 @@ def from_bloodmnist(
         holdout_images_out: Path of the holdout's image array.
         holdout_table_out: Path of the holdout's table.
         classes: Class names in the order of the labels.
-        image_size: Edge of the images in pixels; see `pictures.square`.
+        image_size: Edge of the images in pixels.
+        fit: What makes pictures square; see `pictures.square`.
 
     Raises:
-        InputError: If the file is damaged or holds anything else.
+        InputError: If the file has not the published checksum or holds anything else.
     """
+    check(path)
 
     def copy_part(part, out):
         return copy_npz(
@@ -104,6 +126,7 @@ def from_bloodmnist(
             out,
             classes=classes,
             image_size=image_size,
+            fit=fit,
             image_key=f"{part}_images",
             label_key=f"{part}_labels",
             source=f"{{file}}/{part}_images[{{row}}]",
@@ -111,9 +134,12 @@ def from_bloodmnist(
 
     samples = copy_part("train", images_out)
     write_table(samples_out, samples.assign(skipped="")[COLUMNS])
+    _log_counts(samples)
     holdout = copy_part("test", holdout_images_out)
     holdout = holdout.assign(parent_id=holdout["id"], copy=0, policy="original")
     write_table(holdout_table_out, holdout[HOLDOUT_COLUMNS])
+    logger.info("Holdout test set:")
+    _log_counts(holdout)
 
 
 def copy_npz(
@@ -122,6 +148,7 @@ def copy_npz(
     *,
     classes,
     image_size,
+    fit=PAD,
     image_key="images",
     label_key="labels",
     source="{file}[{row}]",
@@ -133,15 +160,16 @@ def copy_npz(
         path: Path of the npz.
         images_out: Path of the image array.
         classes: Class names in the order of the labels.
-        image_size: Edge of the images in pixels. None keeps the pictures' own height or
-            width, whichever is smaller.
+        image_size: Edge of the images in pixels. None keeps the pictures' own, the smaller
+            one where they are cropped, the larger one where they are padded.
+        fit: What makes pictures square; see `pictures.square`.
         image_key: Name of the images, uint8 (N, H, W, 3).
         label_key: Name of the labels, integers (N,) or (N, 1).
         source: Pattern for the column `source`.
         every_class: Whether a class without images is refused.
 
     Returns:
-        A data frame with the columns id, label, class_name, source and sha256.
+        A data frame with the columns id, label, class_name, source, sha256 and changes.
 
     Raises:
         InputError: If the npz is damaged or holds anything else.
@@ -162,13 +190,15 @@ def copy_npz(
                 f" {classes[absent[0]]!r}; expected at least one image of each class in"
                 " dataset.classes"
             )
-        image_size = image_size or min(shape[1:3])
+        image_size = image_size or (min if fit == CROP else max)(shape[1:3])
         hashes = []
         with _appending(images_out, image_size) as append:
-            for _ in range(shape[0]):
+            for _ in track(range(shape[0]), "Reading images"):
                 pixels = np.frombuffer(npz.read(stream, path, math.prod(shape[1:])), np.uint8)
-                picture = Image.fromarray(pixels.reshape(shape[1:]))
-                hashes.append(append(square(picture, image_size)))
+                picture, changes = square(
+                    Image.fromarray(pixels.reshape(shape[1:])), image_size, fit
+                )
+                hashes.append(append(picture))
             npz.read(stream, path, 0)
     name = printable(path.name)
     return pd.DataFrame(
@@ -178,67 +208,97 @@ def copy_npz(
             "class_name": np.array(classes, dtype=object)[labels],
             "source": [source.format(file=name, row=row) for row in range(len(labels))],
             "sha256": hashes,
+            "changes": ", ".join(changes),  # the same for all
         }
     )
 
 
-def from_folder(folder, images_out, samples_out, *, classes, image_size, strict):
+def from_folder(
+    folder,
+    images_out,
+    samples_out,
+    *,
+    classes,
+    image_size,
+    fit=PAD,
+    bit_depth="auto",
+    strict=False,
+):
     """Write the dataset held in one folder per class.
 
     Class folders are read recursively, in the order of their relative paths. Files that give
-    no picture are listed in the table with the reason.
+    no picture are listed in the table with the reason; see also `sources.is_litter`.
 
     Args:
-        folder: Path of the folder of class folders. Hidden entries in it are ignored.
+        folder: Path of the folder of class folders.
         images_out: Path of the image array.
         samples_out: Path of the table.
         classes: Names of the class folders in the order of the labels. None stands for all
-            folders, sorted.
-        image_size: Edge of the images in pixels; see `pictures.read_picture`.
+            folders, in natural order.
+        image_size: Edge of the images in pixels.
+        fit: What makes pictures square; see `pictures.square`.
+        bit_depth: Significant bits of files that store more than 8 bits per channel. `auto`
+            takes the fewest of `BIT_DEPTHS` that hold all values of all files stored alike.
         strict: Whether to refuse files that give no picture, and pictures that are not RGB
             of `image_size` already.
 
     Raises:
-        InputError: If a class folder is missing or unexpected, a class has no readable
-            picture, or `strict` refuses a file.
+        InputError: If the folder does not hold the classes, a class has no readable picture,
+            or `strict` refuses a file.
     """
     folder = Path(folder)
-    class_folders = _class_folders(folder, classes)
-    rows = []
-    skipped = [
-        ("", printable(path.name), "not in a class folder")
-        for path in sorted(folder.iterdir())
-        if not path.is_dir() and not path.name.startswith(".")
-    ]
+    class_folders = folders.class_folders(folder, classes)
+    if Path(images_out).resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{folder}: the study's own results are in this folder; move the class folders"
+            " into a folder of their own and set dataset.path to that"
+        )
+    files, skipped, rows = [], [], []
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() and not is_litter(path.name):
+            skipped.append(("", printable(path.name), "not in a class folder"))
+    for label, (class_name, class_folder) in enumerate(class_folders.items()):
+        paths = folders.files(class_folder)
+        masks = folders.masks(paths, class_folder)
+        for path in paths:
+            source = printable(path.relative_to(folder).as_posix())
+            if path in masks:
+                skipped.append((class_name, source, masks[path]))
+            else:
+                files.append((path, label, class_name, source))
+    bits = _BitDepths([path for path, *_ in files]) if bit_depth == "auto" else bit_depth
     with _appending(images_out, image_size) as append:
-        for label, (class_name, class_folder) in enumerate(class_folders.items()):
-            for path in _files(class_folder):
-                source = printable(path.relative_to(folder).as_posix())
-                try:
-                    picture = read_picture(path, image_size, strict)
-                except Unusable as error:
-                    skipped.append((class_name, source, str(error)))
-                else:
-                    digest = append(picture)
-                    rows.append((len(rows), label, class_name, source, digest))
+        for path, label, class_name, source in track(files, "Reading pictures", unit="files"):
+            try:
+                picture, changes = read_picture(
+                    path, image_size, fit=fit, strict=strict, bits=bits
+                )
+            except Unusable as error:
+                skipped.append((class_name, source, str(error)))
+            else:
+                row = (len(rows), label, class_name, source, append(picture))
+                rows.append((*row, ", ".join(changes)))
         if strict and skipped:
             raise InputError(
                 f"{folder}: {len(skipped)} files are refused, because dataset.strict"
                 f" is set:{_listing(skipped)}\nRepair or remove them, or set it to"
                 " false to list unreadable files as skipped and convert the others."
             )
-        filled = {class_name for _, _, class_name, _, _ in rows}
+        filled = {row[2] for row in rows}
         for class_name, class_folder in class_folders.items():
             if class_name not in filled:
                 reasons = [row for row in skipped if row[0] == class_name]
                 raise InputError(
                     f"{class_folder}: class {class_name!r} has no readable picture"
-                    f" among {len(reasons)} files, expected one{_listing(reasons)}"
+                    f" among {len(reasons)} files, expected one{_listing(reasons)}\nAdd"
+                    " pictures to it, or remove the folder"
+                    f"{' and its name in dataset.classes' if classes else ''}"
                 )
-    images = pd.DataFrame(rows, columns=COLUMNS[:5]).assign(skipped="")
+    images = pd.DataFrame(rows, columns=COLUMNS[:6]).assign(skipped="")
     others = pd.DataFrame(skipped, columns=["class_name", "source", "skipped"])
-    table = pd.concat([images, others.assign(sha256="")])
+    table = pd.concat([images, others.assign(sha256="", changes="")])
     write_table(samples_out, table.astype({"id": "Int64", "label": "Int64"})[COLUMNS])
+    _log_counts(images, others)
 
 
 def read_samples(path):
@@ -256,42 +316,53 @@ def read_skipped(path):
     return table[["class_name", "source", "reason"]].reset_index(drop=True)
 
 
-def _class_folders(folder, classes):
-    """Map class names to their folders, in the order of the labels."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected a folder per class in it")
-    # File systems differ in how they compose accents; a config is typed composed.
-    found = {
-        printable(unicodedata.normalize("NFC", path.name)): path
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-    }
-    if not found:
-        raise InputError(f"{folder}: found no class folders, expected one per class")
-    if classes is None:
-        return found
-    wanted = [unicodedata.normalize("NFC", name) for name in classes]
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    if missing or unexpected:
-        raise InputError(
-            f"{folder}: found the folders {', '.join(found)}; dataset.classes expects"
-            f" {', '.join(wanted)}. Missing: {', '.join(missing) or 'none'};"
-            f" unexpected: {', '.join(unexpected) or 'none'}"
+class _BitDepths(dict):
+    """The significant bits per `Deep`, found in all files once one is asked for.
+
+    One depth for all files that are stored alike: file by file, a dark picture would come out
+    as bright as the others.
+    """
+
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __missing__(self, deep):
+        peaks = {}
+        for path in track(self.paths, "Finding the range of values", unit="files"):
+            try:
+                if found := read_peak(path):
+                    peaks.setdefault(found[0], []).append(found[1])
+            except Unusable:
+                pass  # and listed as such when it is read
+        for kind, values in peaks.items():
+            depths = [bits for bits in BIT_DEPTHS if bits != 15 or kind.signed]
+            self[kind] = next((bits for bits in depths if max(values) < 2**bits), 16)
+            logger.info(
+                f"{kind}: no value above {max(values)} in {len(values)} pictures, read as"
+                f" {self[kind]} bits (0 to {2 ** self[kind] - 1}); if that is wrong, set"
+                " dataset.bit_depth"
+            )
+        return self[deep]
+
+
+def _log_counts(images, skipped=None):
+    """Log one line per class: how many were read, changed and how, skipped and why."""
+
+    def counted(values):
+        return ", ".join(f"{count} {value}" for value, count in Counter(values).most_common())
+
+    if skipped is None:
+        skipped = pd.DataFrame(columns=["class_name", "source", "skipped"])
+    for class_name, rows in images.sort_values("label").groupby("class_name", sort=False):
+        done = counted(word for text in rows["changes"] for word in text.split(", ") if word)
+        reasons = skipped.loc[skipped["class_name"] == class_name, "skipped"]
+        kinds = counted(reason.partition(":")[0] for reason in reasons)
+        logger.info(
+            f"{class_name}: {len(rows)} read{f' ({done})' if done else ''}"
+            f", {len(reasons)} skipped{f' ({kinds})' if kinds else ''}"
         )
-    return {name: found[name] for name in wanted}
-
-
-def _files(class_folder):
-    """List all files below a folder by relative path, and the linked and hidden folders."""
-    paths = []
-    for parent, folders, names in os.walk(class_folder):
-        parent = Path(parent)
-        links = [name for name in folders if (parent / name).is_symlink()]
-        hidden = [name for name in folders if name.startswith(".")]
-        folders[:] = [name for name in folders if name not in hidden]
-        paths += [parent / name for name in {*names, *links, *hidden}]
-    return sorted(paths, key=lambda path: path.relative_to(class_folder).as_posix())
+    if outside := int((skipped["class_name"] == "").sum()):
+        logger.info(f"Outside the class folders: {outside} skipped")
 
 
 def _listing(skipped):

@@ -96,7 +96,7 @@ def classify(folder, paths, refuse):
         read, pixels = [], []
         for path in paths[start : start + batch_size]:
             try:
-                picture = read_picture(path, network.input_shape[1])
+                picture, _ = read_picture(path, network.input_shape[1])
             except Unusable as reason:
                 refuse(printable(str(path)), str(reason))
             else:

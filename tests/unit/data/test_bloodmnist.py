@@ -78,3 +78,9 @@ def test_another_checksum_is_refused(server, published, tmp_path):
 def test_a_resolution_that_is_not_published_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"found 96, expected one of \[64, 128, 224\]"):
         bloodmnist.fetch(96, tmp_path, NOWHERE)
+
+
+def test_a_file_under_another_name_is_refused(tmp_path):
+    (tmp_path / "bloodmnist.npz").write_bytes(b"images")
+    with pytest.raises(InputError, match="bloodmnist.npz: expected one of bloodmnist_64.npz"):
+        bloodmnist.check(tmp_path / "bloodmnist.npz")

@@ -1,0 +1,169 @@
+"""A folder of class folders: which folders are classes, and which files may be pictures.
+
+What systems and editors leave behind is passed over at every level: see `sources.is_litter`.
+"""
+
+import logging
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from hemagrid.data.pictures import printable
+from hemagrid.data.sources import is_litter
+from hemagrid.errors import InputError
+
+SPLIT = re.compile(
+    r"(train|test|val|dev|eval)(ing|id|idation|uation)?([_\W].*|s?ets?|data|\d+|[a-z])?|holdout",
+    re.IGNORECASE,
+)
+"""Names of splits as data sets have them: Train, TestA, validation, test_set, TRAIN-2."""
+MASKS = r"masks?|segmentations?|annotations?|ground[ _-]?truths?"
+MASK_FOLDER = re.compile(MASKS, re.IGNORECASE)
+MASK_FILE = re.compile(rf"(.+?)[ _-]({MASKS}|seg|gt)", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
+
+
+def class_folders(folder, classes):
+    """Map class names to their folders, in the order of the labels.
+
+    Names are compared in their composed Unicode form (NFC): file systems differ in how they
+    compose accents, and a config is typed composed. Without `classes`, numbers in names are
+    compared as numbers: 1, 2, 10.
+
+    Args:
+        folder: Path of the folder of class folders.
+        classes: Class names in the order of the labels. None stands for all folders.
+
+    Returns:
+        Dict from class name to path.
+
+    Raises:
+        InputError: If a class folder is missing or unexpected, two have the same name, the
+            folders are splits rather than classes, or the classes lie one level deeper.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, expected a folder per class in it")
+    paths = _subfolders(folder)
+    if not paths:
+        files = sum(not is_litter(path.name) for path in folder.iterdir())
+        raise InputError(
+            f"{folder}: found no class folders and {files} files, expected a folder per class;"
+            " if this is one class, set dataset.path to the folder above"
+        )
+    found = {}
+    for path in paths:
+        name = printable(unicodedata.normalize("NFC", path.name))
+        if name in found:
+            raise InputError(
+                f"{folder}: found two folders of one name, {ascii(found[name].name)} and"
+                f" {ascii(path.name)}, which differ in how Unicode composes it; rename one,"
+                " or merge them"
+            )
+        found[name] = path
+    wanted = [unicodedata.normalize("NFC", name) for name in classes or found]
+    if len(set(wanted)) < len(wanted):
+        raise InputError(
+            f"dataset.classes: found one name twice, {', '.join(map(ascii, classes))}, which"
+            " differ in how Unicode composes them at most, expected different names"
+        )
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    if classes is None or missing:
+        _refuse_another_level(folder, paths)
+    if missing or unexpected:
+        raise InputError(
+            f"{folder}: found the folders {', '.join(found)}; dataset.classes expects"
+            f" {', '.join(wanted)}. Missing: {', '.join(missing) or 'none'};"
+            f" unexpected: {', '.join(unexpected) or 'none'}"
+        )
+    alike = {}
+    for name in wanted:
+        alike.setdefault(re.sub(r"[\W_]", "", name.casefold()) or name, []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            logger.info(
+                f"{folder}: the folders {', '.join(map(repr, names))} differ in case or"
+                " punctuation alone and are read as different classes"
+            )
+    return {name: found[name] for name in wanted}
+
+
+def files(class_folder):
+    """List what lies below a class folder, by relative path.
+
+    Returns:
+        Paths of all files, and of linked folders, which are not entered.
+    """
+    paths = []
+    for parent, folders, names in os.walk(class_folder):
+        folders[:] = [name for name in folders if not is_litter(name)]
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        paths += [Path(parent, name) for name in (*names, *links) if not is_litter(name)]
+    return sorted(paths, key=lambda path: path.relative_to(class_folder).as_posix())
+
+
+def masks(paths, class_folder):
+    """Find the masks and annotations that lie beside pictures, by their names.
+
+    Args:
+        paths: Paths below a class folder, as `files` lists them.
+        class_folder: Path of the class folder.
+
+    Returns:
+        Dict from the path of a mask to the reason that it is taken for one: it lies in a
+        folder called masks or the like, or beside `a.png` and is called `a_mask.png` or the
+        like.
+    """
+    stems = {(path.parent, path.stem) for path in paths}
+    reasons = {}
+    for path in paths:
+        inside = path.relative_to(class_folder).parts[:-1]
+        named = MASK_FILE.fullmatch(path.stem)
+        if any(MASK_FOLDER.fullmatch(part) for part in inside):
+            reasons[path] = "mask: in a folder of masks"
+        elif named and (path.parent, named[1]) in stems:
+            reasons[path] = f"mask: of {printable(named[1])}"
+    return reasons
+
+
+def _subfolders(folder):
+    """List folders in natural order: numbers in their names compare as numbers."""
+
+    def natural(path):
+        # Text and numbers alternate, so that like is compared with like.
+        parts = re.split(r"(\d+)", unicodedata.normalize("NFC", path.name))
+        return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+    inside = (path for path in Path(folder).iterdir() if not is_litter(path.name))
+    return sorted((path for path in inside if path.is_dir()), key=natural)
+
+
+def _refuse_another_level(folder, paths):
+    """Raise InputError if the folders are splits, or a single one around the classes."""
+    splits = [path for path in paths if SPLIT.fullmatch(path.name)]
+    if len(splits) > 1:
+        inside = [{path.name for path in _subfolders(split)} for split in splits]
+        if set.union(*inside) == set() or set.intersection(*inside):
+            names = ", ".join(path.name for path in splits)
+            raise InputError(
+                f"{folder}: found the folders {names}, which are splits and no classes; set"
+                f" dataset.path to one of them, such as {splits[0]}, or merge their class"
+                " folders into one folder: the workflow splits the images itself and keeps"
+                " near duplicates together. If they are classes, name them in dataset.classes"
+            )
+    if len(paths) == 1:
+        deeper = paths[0]
+        while len(inside := _subfolders(deeper)) == 1:
+            deeper = inside[0]
+        if inside:
+            raise InputError(
+                f"{folder}: found one folder, {paths[0].name}, with the folders"
+                f" {', '.join(path.name for path in inside)} in it; set dataset.path to"
+                f" {deeper}"
+            )
+        raise InputError(
+            f"{folder}: found one folder, {paths[0].name}, expected two classes or more"
+        )
