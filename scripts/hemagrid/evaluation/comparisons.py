@@ -1,150 +1,206 @@
-"""Is the difference between two runs larger than chance? Paired, on the same images."""
+"""Paired comparisons of runs on the same images: is a difference more than chance?"""
 
 import numpy as np
 import pandas as pd
 
 from hemagrid.errors import InputError
 from hemagrid.evaluation.metrics import best_run, put, with_bounds
-from hemagrid.evaluation.statistics import holm, paired
-from hemagrid.names import SUBSET_TITLES, TUNED_ADAMW, TUNED_HEADS, VAL
+from hemagrid.evaluation.statistics import ALPHA, holm, paired
+from hemagrid.names import SUBSET_TITLES, TUNED, TUNED_ADAMW, TUNED_HEADS, VAL
 from hemagrid.training.predictions import read_predictions
 
-_LEVEL = 0.05
+BETTER = "better"
+WORSE = "worse"
+NOT_SHOWN = "not shown to differ"
+VERDICTS = (BETTER, WORSE, NOT_SHOWN)
+"""What a table says of a difference."""
 
 
-def compare_on_tests(run, other, predictions, *, resamples, seed):
-    """Yield (subset, result of `paired`) for each test subset that both runs predicted on.
+def compare(pairs, predictions, *, family, bootstrap, seed):
+    """Compare the accuracies of pairs of runs on every test subset that both predicted on.
 
-    The difference is `run` minus `other`; predictions is {run: path of predictions.npz}.
-    Raises InputError when the two did not predict on the same images.
+    The p value is that of `statistics.sign_flip_test` over groups of near duplicates, corrected
+    for the tests of its family (Holm). A corrected p value of at most 0.05 decides the verdict.
+
+    The intervals of a family hold together with probability 0.95 (Bonferroni, which is a
+    little wider than Holm needs). Their side of zero is Holm's: an interval holds zero exactly
+    where the pair is not shown to differ. Strassburger & Bretz 2008 (Statistics in Medicine
+    27, "Compatible simultaneous lower confidence bounds for the Holm procedure") show that of
+    differences that only Holm's steps find, no more can be said than their sign.
+
+    Args:
+        pairs: List of (run, other).
+        predictions: {run: path of predictions.npz}.
+        family: "subset" if each subset is a family of its own, "table" if all rows are one.
+        bootstrap: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        A data frame, by pair, then subset: run, compared_with, subset, `points` (accuracy of
+        run minus other) with `points_low` and `points_high`, in percentage points, p_value,
+        p_holm, `family` (which comparisons p_holm and the interval allow for), verdict.
+
+    Raises:
+        InputError: if two runs did not predict on the same images.
     """
-    ours, theirs = (read_predictions(predictions[name]) for name in (run, other))
-    for subset in SUBSET_TITLES:
-        if subset == VAL or not (subset in ours[1] and subset in theirs[1]):
-            continue
-        labels, groups = _same_images(run, ours, other, theirs, subset)
-        answers = (of[1][subset][1].argmax(axis=1) for of in (ours, theirs))
-        yield subset, paired(labels, *answers, groups, resamples=resamples, seed=seed)
-
-
-def _same_images(run, ours, other, theirs, subset):
-    """Return the labels and groups that both runs share; raise InputError if they do not."""
-    (labels, _, groups), (labels_of, _, groups_of) = ours[1][subset], theirs[1][subset]
-    if (
-        ours[0] != theirs[0]
-        or not np.array_equal(labels, labels_of)
-        or not np.array_equal(groups, groups_of)
-    ):
-        raise InputError(
-            f"{run} and {other} did not predict on the same {SUBSET_TITLES[subset]} images: "
-            f"found {len(labels)} and {len(labels_of)} rows whose labels or parents differ, "
-            "expected the same ones; remove the older predictions.npz and run again"
+    answers = {}
+    for run in dict.fromkeys(run for pair in pairs for run in pair):
+        class_names, subsets = read_predictions(predictions[run])
+        answers[run] = {
+            subset: (class_names, labels, groups, probabilities.argmax(axis=1) == labels)
+            for subset, (labels, probabilities, groups) in subsets.items()
+            if subset != VAL
+        }
+    compared = {
+        subset: found
+        for subset in SUBSET_TITLES
+        if (found := [pair for pair in pairs if all(subset in answers[run] for run in pair)])
+    }
+    tests = sum(map(len, compared.values()))
+    rows = []
+    for subset, found in compared.items():
+        differences = []
+        for run, other in found:
+            ours, theirs = answers[run][subset], answers[other][subset]
+            if not all(map(np.array_equal, ours[:3], theirs[:3])):
+                raise InputError(
+                    f"{run} and {other} did not predict on the same {SUBSET_TITLES[subset]} "
+                    f"images: found {len(ours[1])} and {len(theirs[1])} rows whose labels or "
+                    "groups differ, expected the same ones; remove the older predictions.npz "
+                    "and run again"
+                )
+            differences.append(ours[3].astype(np.int8) - theirs[3])
+        size = len(found) if family == "subset" else tests
+        results = paired(
+            np.stack(differences, axis=1),
+            ours[2],
+            resamples=bootstrap,
+            seed=seed,
+            family=size,
         )
-    return labels, groups
-
-
-def in_points(name, difference):
-    """Name a result of `paired` and its bounds as columns, in percentage points."""
-    parts = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
-    return {column: 100 * difference[part] for column, part in parts.items()}
-
-
-def verdicts(differences, p_holm):
-    """Say of each difference, of any unit, whether it is one: an array of text.
-
-    "better" above zero, "worse" below it; "no difference beyond chance" where the corrected
-    p value is above 0.05.
-    """
-    direction = np.where(np.asarray(differences) > 0, "better", "worse")
-    chance = np.asarray(p_holm) > _LEVEL
-    return np.where(chance, "no difference beyond chance", direction)
+        of = f"on the {SUBSET_TITLES[subset]} images" if family == "subset" else "of this table"
+        for pair, result in zip(found, results, strict=True):
+            rows.append(
+                dict(zip(("run", "compared_with"), pair, strict=True))
+                | {
+                    "subset": subset,
+                    "points": result["value"],
+                    "points_low": result["low"],
+                    "points_high": result["high"],
+                    "p_value": result["p"],
+                    "family": f"{size} comparison{'s' if size > 1 else ''} {of}",
+                    "images": len(ours[1]),
+                    "place": pairs.index(pair),
+                }
+            )
+    columns = ["run", "compared_with", "subset", *with_bounds("points"), "p_value", "family"]
+    table = pd.DataFrame(rows, columns=[*columns, "images", "place"])
+    table = table.sort_values("place", kind="stable", ignore_index=True)
+    table["p_holm"] = table.groupby("family")["p_value"].transform(holm)
+    shown = table["p_holm"] <= ALPHA
+    better, worse = shown & (table["points"] > 0), shown & (table["points"] < 0)
+    table["verdict"] = np.select([better, worse], [BETTER, WORSE], NOT_SHOWN)
+    # A bound that Holm keeps away from zero is the smallest difference that images can show.
+    low, high, least = table["points_low"], table["points_high"], 1 / table["images"]
+    table["points_low"] = low.where(~better, np.maximum(low, least)).where(
+        shown, low.clip(upper=0)
+    )
+    table["points_high"] = high.where(~worse, np.minimum(high, -least)).where(
+        shown, high.clip(lower=0)
+    )
+    table[with_bounds("points")] *= 100
+    return table[[*columns[:-1], "p_holm", "family", "verdict"]]
 
 
 def winner_table(metrics, predictions, *, select_by, bootstrap, seed):
-    """Build the comparison of each run with the winner, on each test subset.
+    """Compare each run with the winner, on each test subset.
 
-    metrics is {run: metrics or None}, predictions {run: path}. The winner is
-    `tables.best_run` on subset `select_by`; chosen there as the best of many, it is
-    flattered on that subset and on the copies of its images. Controls and missing runs have
-    no row; without a winner's predictions there is none.
+    The winner is the best run on the subset `select_by`. As it was chosen there as the best of
+    many, it is flattered on that subset and on the copies of its images.
 
-    `difference_points` is winner minus run in percentage points with its 95 % interval,
-    `p_value` that of `comparison.paired`. `p_holm` is corrected over the rows of the same
-    subset: each subset asks a question of its own, and is one family. `verdict` is of the
-    run: "worse" or "better" than the winner where `p_holm` is at most 0.05.
+    The question is which runs differ from the winner on these images, so the rows of one
+    subset are one family (as in `compare`).
+
+    Args:
+        metrics: {run: content of metrics.json or None}. Controls and missing runs have no row.
+        predictions: {run: path of predictions.npz}. Without the winner's there is no row.
+        select_by: Subset that decides the winner.
+        bootstrap: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        A data frame with the columns of `compare` and the accuracy of the run in %. The
+        difference is `difference_points`, winner minus run; the verdict is on the run.
+
+    Raises:
+        InputError: if a run did not predict on the same images as the winner.
     """
-    columns = ["run", "compared_with", "subset", *with_bounds("accuracy_pct")]
-    columns += [*with_bounds("difference_points"), "p_value"]
-    trained = {
-        run: m
-        for run, m in metrics.items()
-        if m and m["kind"] != "control" and run in predictions
-    }
     winner = best_run(metrics, select_by)
-    rivals = [run for run in trained if run != winner] if winner in trained else []
-    rows = []
-    for run in rivals:
-        compared = compare_on_tests(winner, run, predictions, resamples=bootstrap, seed=seed)
-        for subset, difference in compared:
-            row = {"run": run, "compared_with": winner, "subset": subset}
-            accuracy = trained[run]["subsets"][subset]["accuracy"]
-            put(row, "accuracy_pct", accuracy)
-            row |= in_points("difference_points", difference)
-            rows.append(row | {"p_value": difference["p"]})
-    table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = table.groupby("subset")["p_value"].transform(holm)
-    table["verdict"] = verdicts(-table["difference_points"], table["p_holm"])
-    return table
+    rivals = [
+        run
+        for run, m in metrics.items()
+        if m and m["kind"] != "control" and run in predictions and run != winner
+    ]
+    pairs = [(run, winner) for run in rivals] if winner in predictions else []
+    table = compare(pairs, predictions, family="subset", bootstrap=bootstrap, seed=seed)
+    accuracies = []
+    for run, subset in zip(table["run"], table["subset"], strict=True):
+        accuracies.append({})
+        put(accuracies[-1], "accuracy_pct", metrics[run]["subsets"][subset]["accuracy"])
+    table[with_bounds("accuracy_pct")] = pd.DataFrame(
+        accuracies, columns=with_bounds("accuracy_pct")
+    )
+    points = with_bounds("points")
+    table[points] = 0.0 - table[[points[0], points[2], points[1]]].to_numpy()
+    table = table.rename(columns=lambda name: name.replace("points", "difference_points"))
+    columns = ["run", "compared_with", "subset", *with_bounds("accuracy_pct")]
+    columns += [*with_bounds("difference_points"), "p_value", "p_holm", "family", "verdict"]
+    return table[columns]
 
 
 def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
-    """Build the verdict: each tuned run against an untuned one, on each test subset.
+    """Compare each tuned run with an untuned one, on each test subset.
 
-    metrics is {run: metrics or None}, predictions {run: path}. The untuned run is the best
-    of the grid's of the same backbone on subset `select_by`; chosen there as the best of
-    several, it is flattered on that subset and on the copies of its images. A run of the
-    search with weight decay is compared with the backbone's other tuned run, too. Without
-    such a run there is no row.
+    The untuned run is the best one of the grid with the same backbone on the subset
+    `select_by`. As it was chosen there as the best of several, it is flattered on that subset
+    and on the copies of its images. A run of the search with weight decay is also compared with
+    the other tuned run of its backbone.
 
-    `gain_points` is tuned minus other in percentage points with its 95 % interval,
-    `p_value` that of `comparison.paired`, `p_holm` corrected over the rows of the table;
-    `verdict` is "better" or "worse" where that is at most 0.05.
+    The question is whether tuning changed the accuracy of any backbone, on any images, so all
+    rows are one family (as in `compare`).
+
+    Args:
+        metrics: {run: content of metrics.json or None}.
+        predictions: {run: path of predictions.npz}. A run without them has no row.
+        select_by: Subset that decides the untuned run.
+        bootstrap: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        A data frame with the columns of `compare` and both accuracies in %. The difference is
+        `gain_points`, tuned minus other; the verdict is on the tuned run.
+
+    Raises:
+        InputError: if two runs did not predict on the same images.
     """
     known = {run: m for run, m in metrics.items() if m and run in predictions}
-    rows = []
-    for run, other in _pairs(known, select_by):
-        compared = compare_on_tests(run, other, predictions, resamples=bootstrap, seed=seed)
-        for subset, gain in compared:
-            rows.append(
-                {
-                    "run": run,
-                    "compared_with": other,
-                    "subset": subset,
-                    "tuned_accuracy_pct": _accuracy_pct(known[run], subset),
-                    "other_accuracy_pct": _accuracy_pct(known[other], subset),
-                    **in_points("gain_points", gain),
-                    "p_value": gain["p"],
-                }
-            )
-    columns = ["run", "compared_with", "subset", "tuned_accuracy_pct", "other_accuracy_pct"]
-    columns += [*with_bounds("gain_points"), "p_value"]
-    table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = holm(table["p_value"])
-    table["verdict"] = verdicts(table["gain_points"], table["p_holm"])
-    return table
-
-
-def _pairs(metrics, select_by):
-    """Yield (tuned run, run to compare it with), in the order of `metrics`."""
-    tuned = {run: m for run, m in metrics.items() if m["head"] in TUNED_HEADS}
-    for run, m in tuned.items():
-        same = {o: n for o, n in metrics.items() if n["backbone"] == m["backbone"]}
-        untuned = best_run({o: n for o, n in same.items() if o not in tuned}, select_by)
-        if untuned:
-            yield run, untuned
+    pairs = []
+    for run, m in known.items():
+        if m["head"] not in TUNED_HEADS:
+            continue
+        same = {o: n for o, n in known.items() if n["backbone"] == m["backbone"]}
+        untuned = {o: n for o, n in same.items() if n["head"] not in TUNED_HEADS}
+        if best := best_run(untuned, select_by):
+            pairs.append((run, best))
         if m["head"] == TUNED_ADAMW:
-            yield from ((run, o) for o, n in same.items() if n["head"] == "tuned")
-
-
-def _accuracy_pct(metrics, subset):
-    return 100 * metrics["subsets"][subset]["accuracy"]["value"]
+            pairs += [(run, o) for o, n in same.items() if n["head"] == TUNED]
+    table = compare(pairs, predictions, family="table", bootstrap=bootstrap, seed=seed)
+    for column, runs in (("tuned", "run"), ("other", "compared_with")):
+        table[f"{column}_accuracy_pct"] = [
+            100 * known[run]["subsets"][subset]["accuracy"]["value"]
+            for run, subset in zip(table[runs], table["subset"], strict=True)
+        ]
+    table = table.rename(columns=lambda name: name.replace("points", "gain_points"))
+    columns = ["run", "compared_with", "subset", "tuned_accuracy_pct", "other_accuracy_pct"]
+    columns += [*with_bounds("gain_points"), "p_value", "p_holm", "family", "verdict"]
+    return table[columns]

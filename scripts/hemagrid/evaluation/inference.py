@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from hemagrid import names
+from hemagrid.config.messages import did_you_mean
 from hemagrid.data.pictures import Unusable, printable, read_picture
 from hemagrid.errors import InputError
 from hemagrid.training import backend
@@ -31,7 +32,7 @@ def find_run(run, directory):
         raise InputError(
             f"{folder}: found no {' and no '.join(missing)}, expected a trained run; trained "
             f"in this study: {', '.join(trained) or 'none'}. Name one of them, or the study's "
-            "folder with --directory"
+            f"folder with --directory{did_you_mean(run, trained)}"
         )
     return folder
 

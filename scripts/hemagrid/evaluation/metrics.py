@@ -1,49 +1,124 @@
-"""How good is a run? Its predictions become metrics with intervals."""
+"""From the predictions of a run to its metrics, with intervals."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from hemagrid.evaluation.statistics import resampled_confusions, with_interval
+from hemagrid.evaluation import statistics
 from hemagrid.io import read_json, write_json, write_table
+from hemagrid.names import SUBSET_TITLES
 from hemagrid.training.predictions import read_predictions
 
-
-def accuracy(confusion):
-    """Accuracy of confusion counts (..., true, predicted)."""
-    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
+logger = logging.getLogger(__name__)
 
 
-def balanced_accuracy(confusion):
-    """Mean recall over the classes that occur, of counts (..., true, predicted)."""
-    support = confusion.sum(axis=-1)
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return (hits / np.maximum(support, 1)).sum(-1) / (support > 0).sum(-1)
+def scores(hits, support, predicted):
+    """Compute scores from counts per class.
+
+    Balanced accuracy is the mean recall of the classes that occur, macro F1 the mean F1 of the
+    classes that occur or are predicted.
+
+    Args:
+        hits: int (..., k), rows of each class that are predicted as such.
+        support: int (..., k), rows of each class.
+        predicted: int (..., k), predictions of each class.
+
+    Returns:
+        {"accuracy", "balanced_accuracy", "macro_f1"}, each float (...), 0 to 1.
+    """
+    either = support + predicted
+    return {
+        "accuracy": hits.sum(-1) / support.sum(-1),
+        "balanced_accuracy": (hits / np.maximum(support, 1)).sum(-1) / (support > 0).sum(-1),
+        "macro_f1": (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1),
+    }
 
 
-def macro_f1(confusion):
-    """Mean F1 over the classes that occur or are predicted, of counts (..., t, p)."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    either = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    return (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1)
+def scores_with_intervals(labels, predicted, groups, k, *, resamples, seed):
+    """Compute the scores of one subset with 95 % intervals.
 
+    An interval is between the percentiles of resampled groups ("bootstrap") where that works.
+    Resampling an accuracy of 0 or 100 % gives a point, and one close to them an interval that
+    is too narrow. Such an accuracy gets an exact interval instead: it is Clopper and Pearson's,
+    of as many independent images as the groups are worth (`statistics.effective_groups`). The
+    rule applies where fewer than `statistics.FEW` groups hold a wrong answer, or a right one.
 
-_RESAMPLED = {
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-    "macro_f1": macro_f1,
-}
+    At 0 and 100 %, balanced accuracy gets the bound `statistics.mean_recall_bound`, and so does
+    macro F1, for which it holds to first order. With fewer than `statistics.FEW` groups in all,
+    both have Clopper and Pearson's interval as if each group were an image. Resampling biases
+    them where classes have a few images each, so their intervals are extended to the value.
+
+    Args:
+        labels: int (n,), the true classes.
+        predicted: int (n,), the predicted classes.
+        groups: int (n,). Rows of one group depend on each other.
+        k: Number of classes.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        {score: {"value", "low", "high", "interval": "bootstrap" or "exact"}}, 0 to 1.
+    """
+    n, right = len(labels), labels == predicted
+    # Per row one count each among hits (if right), support and predictions of the classes.
+    columns = np.concatenate([labels[right], k + labels, 2 * k + predicted])
+    places = np.concatenate([np.flatnonzero(right), np.arange(n), np.arange(n)])
+    rows = sparse.csr_array((np.ones(len(columns), np.int64), (places, columns)), (n, 3 * k))
+    counts = rows.sum(axis=0).reshape(3, k)
+    values = {score: float(value) for score, value in scores(*counts).items()}
+    drawn = statistics.resampled_sums(rows, groups, resamples=resamples, seed=seed)
+    chunks = [scores(*sums.reshape(-1, 3, k).swapaxes(0, 1)) for sums in drawn]
+    bounds = {
+        score: (
+            *statistics.percentiles(np.concatenate([c[score] for c in chunks])),
+            "bootstrap",
+        )
+        for score in values
+    }
+
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    per_group = np.bincount(group, right).astype(np.int64)
+    few = min((per_group < sizes).sum(), (per_group > 0).sum()) < statistics.FEW
+    if few or bounds["accuracy"][0] == bounds["accuracy"][1]:
+        effective = statistics.effective_groups(per_group, sizes)
+        exact = statistics.clopper_pearson(values["accuracy"], effective)
+        bounds["accuracy"] = (*exact, "exact")
+    for score in ("balanced_accuracy", "macro_f1"):
+        if right.all() or not right.any():
+            pairs = np.unique(np.column_stack([labels, group]), axis=0)
+            bound = statistics.mean_recall_bound(np.unique(pairs[:, 0], return_counts=True)[1])
+            bounds[score] = (bound, 1.0, "exact") if right.all() else (0.0, 1 - bound, "exact")
+        elif len(sizes) < statistics.FEW:
+            exact = statistics.clopper_pearson(values[score], len(sizes))
+            bounds[score] = (*exact, "exact")
+    return {
+        score: {
+            "value": value,
+            "low": min(bounds[score][0], value),
+            "high": max(bounds[score][1], value),
+            "interval": bounds[score][2],
+        }
+        for score, value in values.items()
+    }
 
 
 def calibration(labels, probabilities, bins):
-    """Gather the reliability diagram: one entry for each bin of confidence that has rows.
+    """Gather the reliability diagram of Guo et al. 2017 (ICML, "On Calibration of Modern Neural
+    Networks"), section 2.
 
-    labels: (n,); probabilities: (n, k). The bins ((m-1)/M, m/M] are of equal width, as in
-    Guo et al. 2017 (On Calibration of Modern Neural Networks), section 2. Returns a list,
-    lowest bin first, of {"low", "high": its bounds, "n": rows, "confidence": their mean
-    largest probability, "accuracy": the share of them that is right}, all but n 0 to 1.
+    Args:
+        labels: int (n,), the true classes.
+        probabilities: float (n, k).
+        bins: Number M of bins ((m-1)/M, m/M] of confidence, the largest probability of a row.
+
+    Returns:
+        A list with an entry per bin that has rows, lowest first: {"low", "high": its bounds,
+        "n": rows, "confidence": their mean, "accuracy": the share that is right}, all but n
+        from 0 to 1.
     """
     confidence = probabilities.max(axis=1).astype(float)
     correct = probabilities.argmax(axis=1) == labels
@@ -64,17 +139,16 @@ def calibration(labels, probabilities, bins):
 
 
 def calibration_error(calibration):
-    """Expected calibration error, 0 to 1, of the bins that `calibration` returns.
+    """Compute the expected calibration error, 0 to 1, of what `calibration` returns.
 
-    Guo et al. 2017, section 2: the mean distance of accuracy from confidence over the
-    bins, weighted by their rows.
+    Guo et al. 2017, section 2: the distance of accuracy from confidence, averaged over rows.
     """
     off = [abs(entry["accuracy"] - entry["confidence"]) for entry in calibration]
     return float(np.average(off, weights=[entry["n"] for entry in calibration]))
 
 
 def area_under_curve(labels, probabilities):
-    """Macro one-vs-rest area under the ROC curve; None when a class has no rows."""
+    """Compute the macro one-vs-rest area under the ROC curve; None if a class has no rows."""
     k = probabilities.shape[1]
     if k < 2 or len(np.unique(labels)) < k:
         return None
@@ -93,37 +167,75 @@ def evaluate(
     calibration_bins,
     seed,
 ):
-    """Evaluate predictions.npz: (content of metrics.json, confusion table).
+    """Evaluate the predictions of a run.
 
-    Accuracy, balanced accuracy and macro F1 come with the percentile interval (95 %) of
-    `bootstrap` resamples of parent images. The table has one row per subset, true and
-    predicted class. Raises InputError as `read_predictions` does.
+    Args:
+        predictions_path: Path of predictions.npz.
+        run: Name of the run.
+        kind: "cnn", "transfer" or "control".
+        backbone: Name of the backbone, or None.
+        head: Name of the head, or None.
+        cost: Content of cost.json, or None.
+        bootstrap: Number of resamples, as in `scores_with_intervals`.
+        calibration_bins: Number of bins, as in `calibration`.
+        seed: The study's seed.
+
+    Returns:
+        (content of metrics.json, confusion table with a row per subset, true and predicted
+        class). The AUC of a subset in which a class does not occur is None.
+
+    Raises:
+        InputError: as `read_predictions`.
     """
     class_names, subsets = read_predictions(predictions_path)
-    metrics, tables = {}, []
+    k, metrics, tables = len(class_names), {}, []
     for subset, (labels, probabilities, groups) in subsets.items():
-        confusion = _confusion(labels, probabilities)
+        predicted = probabilities.argmax(axis=1)
+        confusion = np.bincount(labels * k + predicted, minlength=k * k)
         reliability = calibration(labels, probabilities, calibration_bins)
-        resampled = resampled_confusions(
-            labels,
-            probabilities.argmax(axis=1),
-            groups,
-            len(class_names),
-            resamples=bootstrap,
-            seed=seed,
+        auc = area_under_curve(labels, probabilities)
+        if auc is None:
+            absent = [class_names[c] for c in np.setdiff1d(np.arange(k), labels)]
+            named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            logger.info(
+                f"{run}: no AUC on the {SUBSET_TITLES[subset]} images, which hold none of "
+                f"{len(absent)} of {k} classes: {named}"
+            )
+        per_class = precision_recall_fscore_support(
+            labels, predicted, labels=range(k), zero_division=0
         )
         metrics[subset] = {
             "n": len(labels),
-            **{
-                name: with_interval(metric(confusion), metric(resampled))
-                for name, metric in _RESAMPLED.items()
-            },
-            "auc": area_under_curve(labels, probabilities),
+            **scores_with_intervals(
+                labels, predicted, groups, k, resamples=bootstrap, seed=seed
+            ),
+            "auc": auc,
             "calibration_error": calibration_error(reliability),
             "calibration": reliability,
-            "per_class": _per_class(labels, probabilities, class_names),
+            "per_class": {
+                name: {
+                    "precision": float(precision),
+                    "recall": float(recall),
+                    "f1": float(f1),
+                    "support": int(support),
+                }
+                for name, precision, recall, f1, support in zip(
+                    class_names, *per_class, strict=True
+                )
+            },
         }
-        tables.append(_long(confusion, subset, class_names))
+        names = pd.Categorical.from_codes
+        codes = np.arange(k)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "subset": subset,
+                    "true": names(np.repeat(codes, k), class_names),
+                    "predicted": names(np.tile(codes, k), class_names),
+                    "count": confusion,
+                }
+            )
+        )
     content = {
         "run": run,
         "kind": kind,
@@ -139,9 +251,11 @@ def evaluate(
 def evaluate_run(description, inputs, out, **settings):
     """Evaluate one run from files to files.
 
-    `description` holds run, kind, backbone and head; `inputs` the paths `predictions`
-    and, except for a control, `cost`; `out` the paths `metrics` and `confusion`;
-    `settings` is as in `evaluate`.
+    Args:
+        description: `run`, `kind`, `backbone` and `head`, as in `evaluate`.
+        inputs: Paths `predictions` and, except for a control, `cost`.
+        out: Paths `metrics` and `confusion`.
+        **settings: `bootstrap`, `calibration_bins` and `seed`, as in `evaluate`.
     """
     cost = read_json(inputs["cost"]) if "cost" in inputs else None
     metrics, confusion = evaluate(inputs["predictions"], **description, cost=cost, **settings)
@@ -149,47 +263,15 @@ def evaluate_run(description, inputs, out, **settings):
     write_table(out["confusion"], confusion)
 
 
-def _confusion(labels, probabilities):
-    k = probabilities.shape[1]
-    cells = labels * k + probabilities.argmax(axis=1)
-    return np.bincount(cells, minlength=k * k).reshape(k, k)
-
-
-def _per_class(labels, probabilities, class_names):
-    scores = precision_recall_fscore_support(
-        labels,
-        probabilities.argmax(axis=1),
-        labels=range(len(class_names)),
-        zero_division=0,
-    )
-    return {
-        name: {
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "support": int(support),
-        }
-        for name, precision, recall, f1, support in zip(class_names, *scores, strict=True)
-    }
-
-
-def _long(confusion, subset, class_names):
-    k = len(class_names)
-    return pd.DataFrame(
-        {
-            "subset": subset,
-            "true": np.repeat(class_names, k),
-            "predicted": np.tile(class_names, k),
-            "count": confusion.ravel(),
-        }
-    )
-
-
 def load_metrics(paths, missing=()):
-    """Read metrics.json files: {run: content}, None for a run whose file is missing.
+    """Read metrics.json files.
 
-    A run is named by the folder of its file; the order of `paths` is the order of rows.
-    `missing` names runs that have no path, either.
+    Args:
+        paths: Paths, each in the folder of its run. Their order is that of the result.
+        missing: Names of runs that have no path.
+
+    Returns:
+        {run: content, or None if the file does not exist}.
     """
     found = {
         Path(path).parent.name: read_json(path) if Path(path).exists() else None
@@ -199,25 +281,37 @@ def load_metrics(paths, missing=()):
 
 
 def with_bounds(column):
-    """Name the columns of a score and of its interval."""
+    """Return the names of the columns of a score and its interval."""
     return [column, f"{column}_low", f"{column}_high"]
 
 
 def put(row, column, score):
-    """Put a score, 0 to 1, into `row` in %, with its interval where it has one."""
+    """Put a score into a row of a table.
+
+    Args:
+        row: {column: value}, which is changed.
+        column: Name of the column.
+        score: A number from 0 to 1, or one with its interval as {"value", "low", "high"}.
+    """
     if isinstance(score, dict):
-        row[column] = 100 * score["value"]
-        row[f"{column}_low"] = 100 * score["low"]
-        row[f"{column}_high"] = 100 * score["high"]
+        row |= {
+            name: 100 * score[part]
+            for name, part in zip(with_bounds(column), ("value", "low", "high"), strict=True)
+        }
     else:
         row[column] = 100 * score
 
 
 def best_run(metrics, select_by):
-    """Name the run, controls aside, with the highest accuracy on subset `select_by`.
+    """Choose the run with the highest accuracy; controls do not compete.
 
-    Of equals the first wins, which is the simpler head in grid order; None when no run
-    has been evaluated on that subset.
+    Args:
+        metrics: {run: content of metrics.json or None}. Ties go to the first, which in grid
+            order is the simpler head.
+        select_by: Subset on which accuracy counts.
+
+    Returns:
+        Name of the run, or None if no run was evaluated on that subset.
     """
     candidates = {
         run: m["subsets"][select_by]["accuracy"]["value"]

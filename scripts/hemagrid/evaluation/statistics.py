@@ -1,81 +1,216 @@
-"""How good is a run? Its predictions become metrics with intervals."""
+"""Intervals and tests for answers to images that come in groups.
+
+A group is an image with its near duplicates and augmented copies. Its answers depend on each
+other, so groups are the units of every resample, interval and test here.
+"""
+
+import math
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import optimize, sparse, stats
 
-_CONFIDENCE = 0.95
-
+ALPHA = 0.05
+"""Error rate: intervals are at 95 %, p values at most this are called differences."""
+FEW = 10
+"""Fewer groups than this with a wrong answer, or with a right one, are too few to resample."""
 
 _CELLS_AT_ONCE = 2_000_000  # resampling weights held in memory: 16 MB of int64
 
 
-def resampled_confusions(labels, predicted, groups, k, *, resamples, seed):
-    """Bootstrap the confusion matrix over groups: counts (resamples, k, k).
+def resampled_sums(rows, groups, *, resamples, seed):
+    """Bootstrap the sums of columns over groups, a chunk of resamples at a time.
 
-    As many groups as there are, drawn with replacement; a group comes with all its
-    rows (cluster bootstrap: Efron & Tibshirani 1993, chapter 8; Davison & Hinkley 1997,
-    section 3.8). Counting per group first turns a resample into one matrix product.
+    Each resample draws as many groups as there are, with replacement, and a group brings all
+    its rows (cluster bootstrap: Efron & Tibshirani 1993, chapter 8; Davison & Hinkley 1997,
+    section 3.8). Counting per group first turns resampling into a matrix product.
+
+    Args:
+        rows: int (n, m), a NumPy array or a sparse one.
+        groups: int (n,).
+        resamples: Number of resamples.
+        seed: Seed of the draws.
+
+    Yields:
+        int64 (chunk, m).
     """
     _, group = np.unique(groups, return_inverse=True)
-    n_groups = group.max() + 1
-    per_group = sparse.csr_array(
-        (np.ones(len(labels), np.int64), (group, labels * k + predicted)),
-        shape=(n_groups, k * k),
-    )
+    n, n_groups = len(group), group.max() + 1
+    members = sparse.csr_array((np.ones(n, np.int64), (group, np.arange(n))), (n_groups, n))
+    per_group = members @ sparse.csr_array(rows)
     rng = np.random.default_rng(seed)
     chunk = max(1, _CELLS_AT_ONCE // n_groups)
-    confusions = np.empty((resamples, k * k), np.int64)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
         drawn = rng.integers(n_groups, size=(size, n_groups))
         drawn += np.arange(size)[:, None] * n_groups
         weights = np.bincount(drawn.ravel(), minlength=size * n_groups)
-        confusions[start : start + size] = weights.reshape(size, -1) @ per_group
-    return confusions.reshape(resamples, k, k)
+        yield np.ascontiguousarray(weights.reshape(size, -1) @ per_group)
 
 
-def with_interval(value, resampled):
-    """Return {"value", "low", "high"}: the bounds are the 95 % percentiles of `resampled`."""
-    tail = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return {"value": float(value), "low": float(low), "high": float(high)}
+def percentiles(resampled, alpha=ALPHA):
+    """Return the two bounds (low, high) between which 1 - `alpha` of the resamples lie."""
+    low, high = np.quantile(resampled, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
 
 
-def paired(labels, ours, theirs, groups, *, resamples, seed):
-    """Compare the accuracies of two runs on the same rows: ours minus theirs.
+def clopper_pearson(share, n, alpha=ALPHA):
+    """Exact interval of a proportion (Clopper & Pearson 1934, Biometrika 26).
 
-    labels, ours, theirs: int (n,), true and predicted classes. groups: int (n,), the parent
-    image of each row. Returns {"value", "low", "high", "p"}: the difference, -1 to 1, its
-    95 % percentile interval of `resamples` paired resamples of parent images (rows of one
-    image are drawn together, and so are both runs' answers to them), and the p value of
-    `sign_flip_test` over parent images.
+    Args:
+        share: The proportion found, 0 to 1.
+        n: Number of independent units; it may be an effective one, with a fraction.
+        alpha: Error rate.
+
+    Returns:
+        (low, high).
     """
-    right, other = (np.asarray(classes) == labels for classes in (ours, theirs))
-    # The table of McNemar, (we are right, they are right), resampled as confusions are.
-    tables = resampled_confusions(
-        right.astype(np.int64), other, groups, 2, resamples=resamples, seed=seed
+    hits, misses = share * n, (1 - share) * n
+    low = stats.beta.ppf(alpha / 2, hits, misses + 1) if hits > 0 else 0
+    high = stats.beta.isf(alpha / 2, hits + 1, misses) if misses > 0 else 1
+    return float(low), float(high)
+
+
+def effective_groups(right, sizes):
+    """Return how many independent images the answers of groups are worth.
+
+    The number of rows divided by the design effect (Korn & Graubard 1998, Survey Methodology
+    24, "Confidence intervals for proportions with small expected number of positive counts"),
+    but at most the number of groups: the design effect of a few groups is no more than a guess.
+
+    Args:
+        right: int (g,), right answers of each group.
+        sizes: int (g,), rows of each group.
+    """
+    g, share = len(sizes), right.sum() / sizes.sum()
+    variance = ((right - share * sizes) ** 2).sum() / sizes.sum() ** 2 * g / max(g - 1, 1)
+    return min(g, share * (1 - share) / variance) if variance else g
+
+
+def mean_recall_bound(counts, alpha=ALPHA):
+    """Lower bound of the mean recall of classes of which every answer is right.
+
+    It is the smallest mean at which all answers are right with probability `alpha` / 2 or more
+    (Buehler 1957, JASA 52, "Confidence intervals for the product of two binomial parameters").
+    For equal classes this is Clopper and Pearson's bound; otherwise rare classes decide.
+
+    Args:
+        counts: int (k,), groups of each class, at least 1.
+        alpha: Error rate.
+    """
+    counts = np.asarray(counts, float)
+
+    def recalls(scale):
+        return np.minimum(1, scale * counts)
+
+    # Lagrange: recalls are proportional to the counts, up to 1.
+    scale = optimize.brentq(
+        lambda log: counts @ np.log(recalls(math.exp(log))) - math.log(alpha / 2),
+        math.log(alpha / 2) / counts.min() - math.log(counts.max()) - 1,
+        -math.log(counts.min()),
     )
-    resampled = (tables[:, 1, 0] - tables[:, 0, 1]) / tables.sum(axis=(1, 2))
-    per_row = right.astype(np.int64) - other
+    return float(recalls(math.exp(scale)).mean())
+
+
+def paired(differences, groups, *, resamples, seed, family=1):
+    """Compare pairs of runs on the same rows.
+
+    Bounds are at the level 1 - `ALPHA` / `family`, so that all intervals of a family hold
+    together with probability 0.95 (Bonferroni; Dunn 1961, JASA 56). They are percentiles of
+    resampled groups or, where fewer than `FEW` groups differ, `tango`. There are at least 200
+    resamples per comparison of the family, because bounds lie further out than usual.
+
+    Args:
+        differences: int (n, r): for each row and pair 1 if only the first run is right, -1 if
+            only the second one is, 0 otherwise.
+        groups: int (n,).
+        resamples: Number of resamples.
+        seed: Seed of the draws.
+        family: Number of comparisons that are made to answer one question.
+
+    Returns:
+        A list of r {"value": first minus second accuracy, "low", "high", "p": of
+        `sign_flip_test`}, all but p from -1 to 1.
+    """
+    differences = np.asarray(differences, np.int64)
+    n, r = differences.shape
+    alpha = ALPHA / family
+    rows = np.column_stack([differences, np.ones(n, np.int64)])
+    resampled = np.concatenate(
+        [
+            sums[:, :r] / sums[:, r:]
+            for sums in resampled_sums(
+                rows, groups, resamples=max(resamples, 200 * family), seed=seed
+            )
+        ]
+    )
     _, group = np.unique(groups, return_inverse=True)
-    per_group = np.zeros(group.max() + 1, np.int64)
-    np.add.at(per_group, group, per_row)
-    return with_interval(per_row.mean(), resampled) | {"p": sign_flip_test(per_group)}
+    found = []
+    for column, draws in zip(differences.T, resampled.T, strict=True):
+        per_group = np.bincount(group, column).astype(np.int64)
+        if np.count_nonzero(per_group) < FEW or np.ptp(draws) == 0:
+            share = len(per_group) / n
+            won, lost = (
+                share * abs(per_group[of]).sum() for of in (per_group > 0, per_group < 0)
+            )
+            low, high = tango(won, lost, len(per_group), alpha)
+        else:
+            low, high = percentiles(draws, alpha)
+        p = sign_flip_test(per_group)
+        found.append({"value": float(column.mean()), "low": low, "high": high, "p": p})
+    return found
+
+
+def tango(won, lost, n, alpha=ALPHA):
+    """Score interval of the difference between two paired proportions.
+
+    Tango 1998 (Statistics in Medicine 17, "Equivalence test and confidence interval for the
+    difference in proportions for the paired-sample design"). It is not a point where the pairs
+    agree throughout: then it is +- z^2 / (n + z^2).
+
+    Args:
+        won: Pairs in which only the first is right; counts may have fractions.
+        lost: Pairs in which only the second is right.
+        n: Number of pairs.
+        alpha: Error rate.
+
+    Returns:
+        (low, high) of (won - lost) / n.
+    """
+    z, value = stats.norm.isf(alpha / 2), (won - lost) / n
+
+    def excess(difference):
+        """Distance of the score statistic from z, positive beyond it."""
+        b = (2 * n - won + lost) * difference - won - lost
+        c = -lost * difference * (1 - difference)
+        other = (math.sqrt(max(b * b - 8 * n * c, 0)) - b) / (4 * n)
+        variance = n * (2 * other + difference * (1 - difference))
+        return abs(won - lost - n * difference) - z * math.sqrt(max(variance, 0))
+
+    step = 1e-9  # where all pairs agree, the variance is 0 at the difference found
+    low = optimize.brentq(excess, -1, value - step) if value > step - 1 else -1.0
+    high = optimize.brentq(excess, value + step, 1) if value < 1 - step else 1.0
+    return low, high
 
 
 def sign_flip_test(differences):
-    """Exact two-sided p value of the sum of `differences`, int (g,), under random signs.
+    """Exact two-sided p value of the sum of differences under random signs.
 
-    Under the null hypothesis the two runs may be exchanged within each image: its difference
+    Under the null hypothesis the two runs may be exchanged within each group, so its difference
     in right answers has either sign with probability 1/2 (Fisher 1935, The Design of
-    Experiments, section 21). With one row per image this is the exact test of McNemar 1947
-    (Psychometrika 12), which Dietterich 1998 (Neural Computation 10) recommends for two
-    models that were trained once. All zero gives 1.
+    Experiments, section 21). With one row per group this is the exact test of McNemar 1947
+    (Psychometrika 12), which Dietterich 1998 (Neural Computation 10) recommends for two models
+    that were trained once.
+
+    Args:
+        differences: int (g,), one per group.
+
+    Returns:
+        The p value; 1 if all differences are 0.
     """
     differences = np.asarray(differences)
     sizes, counts = np.unique(abs(differences[differences != 0]), return_counts=True)
-    # Images with a difference of `size` add size * Binomial(count, 1/2) to the sum of the
-    # positive ones; there are few sizes, so convolving them one by one is exact and fast.
+    # Groups with a difference of `size` add size * Binomial(count, 1/2) to the sum of the
+    # positive ones. There are few sizes, so convolving them one by one is exact and fast.
     positive = np.ones(1)
     for size, count in zip(sizes, counts, strict=True):
         spread = np.zeros(size * count + 1)
@@ -87,10 +222,17 @@ def sign_flip_test(differences):
 
 
 def holm(p_values):
-    """Correct p values for their number: float (m,), in the order given.
+    """Correct p values for the number of tests in their family.
 
-    Holm 1979 (Scandinavian Journal of Statistics 6, "A simple sequentially rejective
-    multiple test procedure"): those at most 0.05 are all true with probability 0.95.
+    Holm 1979 (Scandinavian Journal of Statistics 6, "A simple sequentially rejective multiple
+    test procedure"). With probability 0.95, no true null hypothesis has a corrected p value of
+    0.05 or less.
+
+    Args:
+        p_values: float (m,).
+
+    Returns:
+        float (m,), in the same order.
     """
     p_values = np.asarray(p_values, float)
     order = np.argsort(p_values)

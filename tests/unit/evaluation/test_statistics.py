@@ -6,14 +6,91 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hemagrid.evaluation.metrics import accuracy
-from hemagrid.evaluation.statistics import holm, paired, resampled_confusions, sign_flip_test
+from hemagrid.evaluation import statistics
+from hemagrid.evaluation.statistics import (
+    clopper_pearson,
+    effective_groups,
+    holm,
+    mean_recall_bound,
+    paired,
+    resampled_sums,
+    sign_flip_test,
+    tango,
+)
 
 
-def compare(labels, ours, theirs, groups=None, resamples=500, seed=42):
-    labels, ours, theirs = map(np.asarray, (labels, ours, theirs))
-    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    return paired(labels, ours, theirs, groups, resamples=resamples, seed=seed)
+def draws(rows, groups, resamples, seed):
+    return np.concatenate(
+        list(resampled_sums(np.asarray(rows), groups, resamples=resamples, seed=seed))
+    )
+
+
+def compare(differences, groups=None, resamples=500, seed=42, **family):
+    differences = np.asarray(differences)
+    groups = np.arange(len(differences)) if groups is None else groups
+    (found,) = paired(differences[:, None], groups, resamples=resamples, seed=seed, **family)
+    return found
+
+
+# Resampling
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_a_resample_draws_whole_groups(seed, n_groups):
+    rng = np.random.default_rng(seed)
+    groups = np.concatenate([np.arange(n_groups), rng.integers(n_groups, size=9)]) * 7
+    membership = groups[:, None] == 7 * np.arange(n_groups)
+    sums = draws(membership.astype(int), groups, 20, seed)
+    sizes = membership.sum(axis=0)
+    assert sums.shape == (20, n_groups) and (sums % sizes == 0).all()
+    assert ((sums // sizes).sum(axis=1) == n_groups).all()
+
+
+def test_draws_do_not_depend_on_how_many_fit_into_memory(monkeypatch):
+    rows, groups = np.arange(90).reshape(30, 3), np.arange(30) // 2
+    whole = draws(rows, groups, 50, 1)
+    monkeypatch.setattr(statistics, "_CELLS_AT_ONCE", 40)
+    assert (draws(rows, groups, 50, 1) == whole).all()
+
+
+# Intervals of proportions
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 20), (20, 20), (1, 20), (13, 20)])
+def test_clopper_pearson_is_that_of_scipy(hits, n):
+    expected = stats.binomtest(hits, n).proportion_ci()
+    assert clopper_pearson(hits / n, n) == pytest.approx((expected.low, expected.high))
+
+
+def test_groups_are_worth_as_many_images_as_they_vary_like():
+    sizes = np.full(200, 4)
+    together = np.repeat([4, 0], [150, 50])
+    assert effective_groups(together, sizes) == pytest.approx(200, rel=0.01)
+    # Independent copies would be worth 800 images, but that is hard to know.
+    rng = np.random.default_rng(0)
+    assert effective_groups(rng.binomial(4, 0.75, 200), sizes) == 200
+    # One large group that is wrong is one piece of evidence among a few.
+    sizes[0], together[0] = 400, 0
+    assert effective_groups(together, sizes) < 20
+    for right in (np.zeros(5), np.full(5, 4), np.full(5, 2)):
+        assert effective_groups(right, np.full(5, 4)) == 5
+    assert effective_groups(np.array([3]), np.array([4])) == 1
+
+
+def test_the_bound_of_mean_recall_is_the_smallest_mean_that_is_plausible():
+    assert mean_recall_bound([300]) == pytest.approx(0.025 ** (1 / 300))
+    # Of equal classes it is the bound of all images together.
+    assert mean_recall_bound([50] * 8) == pytest.approx(0.025 ** (1 / 400))
+    # By search over recalls of two classes at which all is right with probability 0.025.
+    counts, first = np.array([7, 20]), np.linspace(0.025 ** (1 / 7), 1, 20_001)
+    second = (0.025 / first ** counts[0]) ** (1 / counts[1])
+    assert mean_recall_bound(counts) == pytest.approx(((first + second) / 2).min(), abs=1e-6)
+    # The rare class decides.
+    assert mean_recall_bound([1000, 1]) == pytest.approx((1 + 0.025) / 2)
+
+
+# Paired comparisons
 
 
 def by_enumeration(differences):
@@ -24,15 +101,13 @@ def by_enumeration(differences):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)), min_size=1))
-def test_with_one_row_per_image_it_is_mcnemars_exact_test(rows):
-    labels, ours, theirs = np.array(rows).T
-    won = int(((ours == labels) & (theirs != labels)).sum())
-    lost = int(((ours != labels) & (theirs == labels)).sum())
-    result = compare(labels, ours, theirs, resamples=5)
+@given(st.lists(st.integers(-1, 1), min_size=1))
+def test_with_one_row_per_group_it_is_mcnemars_exact_test(differences):
+    won, lost = differences.count(1), differences.count(-1)
+    result = compare(differences, resamples=5)
     expected = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
     assert result["p"] == pytest.approx(expected, rel=1e-9)
-    assert result["value"] == pytest.approx((won - lost) / len(rows))
+    assert result["value"] == pytest.approx((won - lost) / len(differences))
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,72 +117,86 @@ def test_the_clustered_p_value_is_that_of_all_signs(differences):
     assert sign_flip_test(differences) == pytest.approx(expected, rel=1e-9)
 
 
-def test_copies_of_an_image_are_one_piece_of_evidence():
-    labels = np.zeros(32, int)
-    ours, theirs = np.zeros(32, int), np.repeat([1, 0], [20, 12])
-    alone = compare(labels, ours, theirs)
-    together = compare(labels, ours, theirs, groups=np.arange(32) // 4)
-    assert alone["p"] == pytest.approx(2 * 0.5**20)
-    assert together["p"] == pytest.approx(2 * 0.5**5)
-    assert alone["value"] == together["value"] == 20 / 32
-    assert together["high"] - together["low"] > 1.5 * (alone["high"] - alone["low"])
+def test_a_group_is_one_piece_of_evidence():
+    differences = np.repeat([1, -1, 0], [80, 40, 80])
+    alone = compare(differences)
+    together = compare(differences, np.arange(200) // 4)
+    assert alone["p"] == pytest.approx(by_counts(80, 40))
+    assert together["p"] == pytest.approx(by_counts(20, 10))
+    assert alone["value"] == together["value"] == 0.2
+    # Four equal copies carry the information of one: twice the width.
+    width = {id(r): r["high"] - r["low"] for r in (alone, together)}
+    assert width[id(together)] == pytest.approx(2 * width[id(alone)], rel=0.2)
+
+
+def by_counts(won, lost):
+    return stats.binomtest(won, won + lost).pvalue
 
 
 def test_the_order_of_rows_and_the_names_of_groups_do_not_matter():
     rng = np.random.default_rng(3)
-    labels, ours, theirs = rng.integers(3, size=(3, 60))
-    groups = np.arange(60) // 4
-    straight = compare(labels, ours, theirs, groups)
+    differences, groups = rng.integers(-1, 2, size=60), np.arange(60) // 4
     mixed = rng.permutation(60)
-    assert compare(labels[mixed], ours[mixed], theirs[mixed], groups[mixed] * 7 + 5) == straight
-
-
-def test_equal_runs_do_not_differ():
-    labels = np.arange(40) % 3
-    answers = np.where(np.arange(40) < 25, labels, 0)
-    assert compare(labels, answers, answers) == {"value": 0, "low": 0, "high": 0, "p": 1}
-    # Other answers, equally often right.
-    assert sign_flip_test([1, -1, 2, -2]) == 1
+    again = compare(differences[mixed], groups[mixed] * 7 + 5)
+    assert again == compare(differences, groups)
 
 
 def test_swapping_the_runs_turns_the_sign():
-    rng = np.random.default_rng(5)
-    labels, ours, theirs = rng.integers(2, size=(3, 80))
-    groups = np.arange(80) // 2
-    there, back = compare(labels, ours, theirs, groups), compare(labels, theirs, ours, groups)
-    assert back["value"] == -there["value"] and back["p"] == there["p"]
-    assert (back["low"], back["high"]) == pytest.approx((-there["high"], -there["low"]))
+    differences = np.random.default_rng(5).integers(-1, 2, size=80)
+    for groups in (np.arange(80) // 2, np.arange(80) // 16):  # many, and few
+        there, back = compare(differences, groups), compare(-differences, groups)
+        assert back["value"] == -there["value"] and back["p"] == there["p"]
+        assert (back["low"], back["high"]) == pytest.approx((-there["high"], -there["low"]))
 
 
-def test_resamples_are_paired_and_those_of_the_accuracies():
-    rng = np.random.default_rng(7)
-    labels, ours, theirs = rng.integers(2, size=(3, 200))
-    groups = np.arange(200) // 4
-    ours_right, theirs_right = (
-        accuracy(resampled_confusions(labels, of, groups, 2, resamples=300, seed=1))
-        for of in (ours, theirs)
-    )
-    low, high = np.quantile(ours_right - theirs_right, [0.025, 0.975])
-    result = compare(labels, ours, theirs, groups, resamples=300, seed=1)
-    assert (result["low"], result["high"]) == pytest.approx((low, high))
+def test_a_pair_does_not_depend_on_the_others():
+    differences = np.random.default_rng(7).integers(-1, 2, size=(120, 3))
+    together = paired(differences, np.arange(120), resamples=300, seed=1)
+    assert together == [compare(column, resamples=300, seed=1) for column in differences.T]
+
+
+def test_bounds_of_a_family_are_percentiles_further_out():
+    differences, groups = np.random.default_rng(7).integers(-1, 2, size=200), np.arange(200)
+    sums = draws(differences[:, None], groups, 1000, 1)[:, 0] / 200
+    found = compare(differences, groups, resamples=300, seed=1, family=5)
+    expected = np.quantile(sums, [0.005, 0.995])
+    assert (found["low"], found["high"]) == pytest.approx(tuple(expected))
+    assert found["p"] == compare(differences, groups)["p"]
+
+
+@pytest.mark.parametrize(
+    "differences", [np.zeros(200), np.ones(200), np.repeat([1, 0], [3, 197])]
+)
+def test_an_interval_is_never_a_point(differences):
+    found = compare(differences.astype(int))
+    assert found["low"] < found["high"]
+    assert found["low"] <= found["value"] <= found["high"]
+
+
+def test_tangos_interval():
+    z = stats.norm.isf(0.025)
+    assert tango(0, 0, 200) == pytest.approx((-(z**2) / (200 + z**2), z**2 / (200 + z**2)))
+    # At the bound the score statistic is z; for no difference that is McNemar's.
+    won = 1 + (z**2 + z * np.sqrt(z**2 + 8)) / 2
+    assert (won - 1) / np.sqrt(won + 1) == pytest.approx(z)
+    assert tango(won, 1, 100)[0] == pytest.approx(0, abs=1e-9)
+    assert tango(50, 0, 50)[1] == 1 and tango(0, 50, 50)[0] == -1
 
 
 def test_the_interval_covers_a_true_difference_as_often_as_it_says():
     rng = np.random.default_rng(11)
-    covered = 0
-    for seed in range(200):
-        labels = np.zeros(600, int)
-        # Copies of an image share its difficulty; the models differ by 0.1.
-        hard = np.repeat(rng.uniform(0, 0.4, 150), 4)
-        ours = (rng.random(600) < hard).astype(int)
-        theirs = (rng.random(600) < hard + 0.1).astype(int)
-        result = compare(labels, ours, theirs, np.arange(600) // 4, 200, seed)
-        covered += result["low"] <= 0.1 <= result["high"]
-    # 190 expected, standard deviation 3.1.
-    assert 178 <= covered <= 199
+    covered = {0.1: 0, 0.002: 0}
+    for true, seed in itertools.product(covered, range(200)):
+        # Copies of an image share its difficulty; the second model errs more often by `true`.
+        hard = np.repeat(rng.uniform(0, 4 * true, 150), 4)
+        differences = (rng.random(600) < hard + true).astype(int) - (rng.random(600) < hard)
+        result = compare(differences, np.arange(600) // 4, 200, seed)
+        covered[true] += result["low"] <= true <= result["high"]
+    # 190 expected, standard deviation 3.1; with a few differences the interval is wider.
+    assert 178 <= covered[0.1] <= 199 and covered[0.002] >= 181
 
 
-def test_large_sets_are_exact_and_quick():
+def test_large_sets_are_exact():
     differences = np.repeat([1, -1, 2, -2, 4], [700, 640, 300, 290, 10])
     p = sign_flip_test(differences)
     deviation = np.sqrt((differences**2).sum())

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from hemagrid.errors import InputError
+from hemagrid.training.predictions import read_predictions, write_predictions
+
+NAMES = ["basophil", "ig", "platelet"]
+
+
+def answers(n=20, k=3):
+    rng = np.random.default_rng(10)
+    labels = np.concatenate([np.arange(k), rng.integers(k, size=n - k)])
+    return labels, rng.dirichlet(np.ones(k), n).astype("float32")
+
+
+def write(path, labels, probabilities, groups=None, names=NAMES):
+    groups = np.arange(len(labels)) if groups is None else groups
+    write_predictions(path, names, {"test": (labels, probabilities, groups)})
+    return path
+
+
+def test_predictions_survive_the_file(tmp_path):
+    labels, probabilities = answers()
+    names = ["a & b", "<i>ß</i>", "c"]
+    path = write(tmp_path / "p.npz", labels, probabilities, names=names)
+    read_names, subsets = read_predictions(path)
+    assert read_names == names and list(subsets) == ["test"]
+    assert (subsets["test"][0] == labels).all()
+    assert (subsets["test"][1] == probabilities).all()
+
+
+def spoiled(what):
+    labels, probabilities = answers()
+    groups = np.arange(20)
+    if what == "NaN":
+        probabilities[3, 1] = np.nan
+    elif what == "sum":
+        probabilities[4] *= 2
+    elif what == "shape":
+        probabilities = probabilities[:, :2]
+    elif what == "groups":
+        groups = groups[:-1]
+    elif what == "labels from 0 to 3":
+        labels[0] = 3
+    elif what == "no rows":
+        labels, probabilities, groups = labels[:0], probabilities[:0], groups[:0]
+    return labels, probabilities, groups
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("NaN", "row 3"),
+        ("sum", "row 4 with sum 2"),
+        ("shape", r"\(20, 2\)"),
+        ("groups", r"groups \(19,\)"),
+        ("labels from 0 to 3", "labels from 0 to 3"),
+        ("no rows", "no rows"),
+    ],
+)
+def test_spoiled_predictions_are_refused(tmp_path, what, message):
+    path = write(tmp_path / "p.npz", *spoiled(what))
+    with pytest.raises(InputError, match=message) as caught:
+        read_predictions(path)
+    assert "p.npz" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut", b"text"])
+def test_a_broken_archive_is_refused(tmp_path, content):
+    path = tmp_path / "p.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="p.npz"):
+        read_predictions(path)
+
+
+def test_pickled_objects_and_missing_arrays_are_refused(tmp_path):
+    path = tmp_path / "p.npz"
+    np.savez(path, class_names=np.array([{}], dtype=object))
+    with pytest.raises(InputError, match="p.npz"):
+        read_predictions(path)
+    np.savez(path, class_names=["a"], test_labels=[0])
+    with pytest.raises(InputError, match="test_groups, test_probabilities"):
+        read_predictions(path)
