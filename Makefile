@@ -1,9 +1,6 @@
 # Set-up and run, each one command.
 
 PYTHON ?= python3
-CORES ?= all
-# What jobs side by side may take: all but a tenth of this machine's memory.
-MEM_MB ?= $(shell awk '/^MemTotal/ {print int($$2 / 1024 * 0.9)}' /proc/meminfo)
 VENV := .venv
 # A copy of the lock that is installed; which one it was, so that no other takes its place unasked.
 INSTALLED := $(VENV)/installed
@@ -14,48 +11,26 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 export PIP_NO_CACHE_DIR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo bench test test-cluster faults plan status report remove-caches submission venv \
-	set-up lock check
+.PHONY: help demo bench test test-cluster faults venv set-up lock check
 
 help:
 	@echo "make demo   the complete small study: no network, no GPU, minutes"
-	@echo "make plan   what a study will cost: ARGS='--configfile my.yaml --profile profiles/slurm'"
-	@echo "make status where every run of a study stands: ARGS='--directory DIR'"
-	@echo "make report the report of what is finished by now; trains nothing, disturbs nothing"
-	@echo "make remove-caches   activations and embeddings, once a study is finished"
-	@echo "make submission RUN=convnext_cfg1   a package for Codabench, scored here"
-	@echo "make bench  speed against the direct way, and how cost grows: an hour"
+	@echo "make venv   only the set-up, into $(VENV), with the command $(VENV)/bin/hemagrid"
 	@echo "make test   format, lint and all tests"
+	@echo "make check  format and lint alone"
 	@echo "make faults what a cluster does to a job, the slow ones included: 30 minutes, as root"
 	@echo "make test-cluster PROFILE=profiles/slurm   a small study on the cluster you sit on"
-	@echo "make venv   only the set-up, into $(VENV)"
+	@echo "make bench  speed against the direct way, and how cost grows: an hour"
+	@echo "make lock   resolve envs/*.in anew"
+	@echo "What people do with a study: $(VENV)/bin/hemagrid --help"
 
 demo: venv
-	@$(SNAKEMAKE) --quiet reason host --directory demo --configfile config/demo.yaml \
-		--cores $(CORES) --resources mem_mb=$(MEM_MB) --rerun-incomplete
-	@cat demo/results/tables/headline.txt
-	@echo "Report: $(CURDIR)/demo/results/report.html"
-
-plan: | $(INSTALLED)
-	@$(VENV)/bin/python scripts/plan.py $(ARGS)
-
-status: | $(INSTALLED)
-	@$(VENV)/bin/python scripts/status.py $(ARGS)
-
-report: | $(INSTALLED)
-	@$(SNAKEMAKE) --nolock --quiet reason host --cores $(CORES) --config partial=True $(ARGS)
-
-remove-caches: | $(INSTALLED)
-	@$(VENV)/bin/python scripts/remove_caches.py $(ARGS)
+	@$(VENV)/bin/hemagrid demo $(ARGS)
 
 bench: | $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmarks/bench.py $(ARGS)
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/augmentation_speed.py
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/growth.py
-
-submission: | $(INSTALLED)
-	@test -n "$(RUN)" || { echo "Which run? make submission RUN=convnext_cfg1"; exit 1; }
-	@$(SNAKEMAKE) results/$(RUN)/codabench.json --quiet reason host --cores $(CORES) $(ARGS)
 
 test-cluster: | $(INSTALLED)
 	@HEMAGRID_PROFILE=$(PROFILE) $(VENV)/bin/pytest --basetemp=test-cluster \
@@ -87,6 +62,7 @@ set-up:
 	@echo "Setting up $(VENV) from $(LOCK): some minutes, once"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/pip install --quiet --require-hashes -r $(LOCK)
+	@$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation -e .
 	@echo $(LOCK) > $(VENV)/lock
 	@cp $(LOCK) $(INSTALLED)
 

@@ -27,7 +27,18 @@ REVISIONS = {
 }
 """The revision of each stage, by rule. Raise it when the stage's results change."""
 
-PACKAGES = ("keras", "tensorflow", "numpy", "pandas", "scipy", "scikit-learn", "altair")
+PACKAGES = (
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "altair",
+)
+"""What results are computed with, by the names under which it is installed."""
+SUFFIXES = {".py", ".csv", ".j2", ".css", ".js", ".txt"}
+"""Of the library's files."""
 
 
 def revision(stage):
@@ -43,16 +54,23 @@ def digest(value):
 def code():
     """Return a digest of the library and of the versions that it computes with.
 
-    Comments, docstrings and layout do not count: they change no result.
+    Comments, docstrings and layout do not count: they change no result. Nor does the command
+    line, which no rule runs. Where the packages are not installed, because each rule brings its
+    environment, the file of that environment counts.
     """
     scripts = Path(__file__).parents[1]
+    files = [*scripts.glob("*.py"), *(scripts / "hemagrid").rglob("*")]
     seen = hashlib.sha256()
-    for path in sorted(scripts.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
-            content = _meaning(path) if path.suffix == ".py" else path.read_bytes()
-            seen.update(f"{path.relative_to(scripts)} {len(content)} ".encode() + content)
-    for package in PACKAGES:
-        seen.update(f"{package} {_version(package)} ".encode())
+    for path in sorted(files):
+        name = path.relative_to(scripts)
+        if name.parts[1:2] == ("cli",) or path.suffix not in SUFFIXES:
+            continue
+        content = _meaning(path) if path.suffix == ".py" else path.read_bytes()
+        seen.update(f"{name} {len(content)} ".encode() + content)
+    versions = [_version(package) for package in PACKAGES]
+    seen.update(repr(versions).encode())
+    if versions[0] is None:
+        seen.update((scripts.parent / "envs" / "cpu.yaml").read_bytes())
     return f"code {seen.hexdigest()[:12]}"
 
 

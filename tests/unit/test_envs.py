@@ -100,7 +100,7 @@ def test_a_fit_machine_passes(machine):
 
 @pytest.fixture
 def make(tmp_path, require_program):
-    """A function that runs make in a folder of two locks, with stand-ins for what is set up."""
+    """A function that runs make in a folder of two locks, where pip and python are stand-ins."""
     require_program("make", "make")
     (tmp_path / "envs").mkdir()
     for name in ("cpu", "gpu"):
@@ -126,13 +126,13 @@ def make(tmp_path, require_program):
 
 
 def test_only_make_venv_takes_an_environment_away(make, tmp_path):
-    assert "from envs/cpu.lock" in make("status")[1]
+    assert "from envs/cpu.lock" in make("bench")[1]
     assert "Setting up" not in make("venv")[1]
     assert "from envs/gpu.lock" in make("venv", "LOCK=envs/gpu.lock")[1]
     # Which one it is stays so without being named again.
     assert "Setting up" not in make("venv")[1]
     (tmp_path / "envs" / "gpu.lock").write_text("newer\n")
-    assert "Setting up" not in make("status")[1]
+    assert "Setting up" not in make("bench")[1]
     assert "from envs/gpu.lock" in make("venv")[1]
 
 

@@ -12,6 +12,7 @@ from snakemake.settings.types import (
     DAGSettings,
     OutputSettings,
     Quietness,
+    RerunTrigger,
     ResourceSettings,
 )
 
@@ -21,6 +22,8 @@ from hemagrid.errors import InputError
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 PROFILE = ROOT / "profiles" / "default"
+TRIGGERS = {RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT}
+"""What makes a job run again, as in the profile, which says why."""
 
 
 def planned(arguments):
@@ -51,7 +54,10 @@ def planned(arguments):
             )
             with contextlib.redirect_stdout(io.StringIO()):
                 # The summary is not wanted, but it settles what is to run.
-                workflow.dag(DAGSettings(targets=set(arguments.targets))).summary()
+                settings = DAGSettings(
+                    targets=set(arguments.targets), rerun_triggers=TRIGGERS
+                )
+                workflow.dag(settings).summary()
             inside = workflow._workflow
             order = [rule.name for rule in inside.rules]
             jobs = [
