@@ -173,10 +173,17 @@ def _audit(classes, counts, images):
     first, last = classes[0], classes[-1]
     group = {"group": 0, "size": 14, "ids": [0, 1], "sources": ["a.png", "b.png"]}
     group |= {"classes": [first, last], "labels": {first: 7, last: 7}}
+    group |= {"difference": 0.031, "differences": [0.0, 0.031]}
     listing = {"count": 1, "examples": [group]}
     conflict = {"count": 1, "examples": [group | {"outcome": f"kept image 0 as {first}"}]}
     return {
-        "settings": {"near_duplicate_distance": 4, "label_conflicts": "keep_first"},
+        "settings": {
+            "duplicates": "pixels",
+            "duplicate_difference": 0.06,
+            "near_duplicate_distance": 4,
+            "near_duplicate_difference": 0.15,
+            "label_conflicts": "keep_first",
+        },
         "counts": {
             "found": images + 35,
             "skipped": 1,
@@ -192,6 +199,11 @@ def _audit(classes, counts, images):
             {"class": name, "found": n + 4, "kept": n, "train": 0, "val": 0, "test": n}
             for name, n in counts.items()
         ],
+        "files": [
+            {"class": name, "read": n + 4, "changed": {"padded": 3}, "skipped": {}}
+            for name, n in counts.items()
+        ]
+        + [{"class": "", "read": 0, "changed": {}, "skipped": {"truncated": 1}}],
         "exact_groups": listing,
         "near_groups": listing,
         "label_conflicts": conflict,

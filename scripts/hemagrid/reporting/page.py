@@ -31,14 +31,14 @@ from hemagrid.tuning.trials import best_trial, read_trials
 
 GROUPS = 10  # examples of each finding about the data
 MISTAKES = 12  # pictures of a run's mistakes
-NAMED = 6  # runs of the largest group that are named where runs were not made alike
+NAMED = 3  # runs of a majority that are named where runs were not made alike
 PER_CELL = 6  # pictures of one cell of a confusion matrix
 PICTURES = 2500  # in the album; with all other pictures, the page stays below some 12 MB
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _FINDINGS = {
-    "label_conflicts": "Pictures under several labels",
-    "exact_groups": "Groups of duplicates (equal perceptual hash)",
+    "label_conflicts": "Pictures with several labels",
+    "exact_groups": "Groups of duplicates",
     "near_groups": "Groups of near duplicates, kept within one split",
 }
 _VERDICTS = {
@@ -417,14 +417,27 @@ class _Study:
             groups = []
             for group in self.audit[key]["examples"][:GROUPS]:
                 images = [
-                    {"picture": pictures.picture(self.originals[id_]), "id": id_, "class": name}
-                    for id_, name in zip(group["ids"], group["classes"], strict=True)
+                    {
+                        "picture": pictures.picture(self.originals[id_]),
+                        "id": id_,
+                        "class": class_name,
+                        "difference": difference,
+                    }
+                    for id_, class_name, difference in zip(
+                        group["ids"], group["classes"], group["differences"], strict=True
+                    )
                 ]
                 more = group["size"] - len(images)
                 groups.append({"images": images, "more": more, "outcome": group.get("outcome")})
             if groups:
                 count = self.audit[key]["count"]
                 findings.append({"title": title, "count": count, "groups": groups})
+        files = []
+        for row in self.audit["files"]:
+            files.append({"class": row["class"] or "outside the classes", "read": row["read"]})
+            files[-1] |= row["changed"]
+            files[-1] |= {f"skipped: {why}": count for why, count in row["skipped"].items()}
+        files = pd.DataFrame(files)
         sheet = self.inputs.get("contact_sheet")
         return {
             "counts": self.audit["counts"],
@@ -433,7 +446,9 @@ class _Study:
             "classes": text.shown(pd.DataFrame(self.audit["classes"])),
             "chart": self._draw(charts.class_balance(self.audit)),
             "findings": findings,
+            "files": text.shown(files) if len(files.columns) > 2 else None,
             "skipped": self.audit["skipped"],
+            "holdout_removed": self.audit.get("holdout_removed"),
             "contact_sheet": sheet and pictures.data_uri(Path(sheet).read_bytes(), "image/png"),
         }
 
@@ -488,7 +503,7 @@ def _named(made_with):
         total = sum(map(len, same["runs"]))
         for value, runs in zip(same["value"], same["runs"], strict=True):
             said = ", ".join(runs)
-            if len(runs) > max(NAMED, total / 2):
+            if len(runs) == total or len(runs) > max(NAMED - 1, total / 2):
                 said = f"all {total} runs" if len(runs) == total else f"{len(runs)} others"
             rows.append({"what": what, "value": value, "runs": said})
     return pd.DataFrame(rows, columns=["what", "value", "runs"])

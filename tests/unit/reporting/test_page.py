@@ -550,8 +550,7 @@ def test_the_record_is_of_the_runs_and_the_last_command_is_called_one(study):
     section = study.page.by_id("provenance")
     made_with, command, checksums = section.findall(".//table")
     rows = {text(row[0]): [text(td) for td in row[1:]] for row in made_with.find("tbody")}
-    everybody = ", ".join(run for run in TRAINED)
-    assert rows["commit"] == ["0123abc", everybody]
+    assert rows["commit"] == ["0123abc", f"all {len(TRAINED)} runs"]
     assert rows["keras"][0] == ENVIRONMENT["packages"]["keras"]
     assert rows["processor"][0] == ENVIRONMENT["cpu"]
     assert "The last command" in [text(h3) for h3 in section.iter("h3")]
@@ -811,9 +810,10 @@ def test_findings_about_the_data_are_shown_as_pictures_with_their_labels(study):
     originals = open_images(study.inputs["images"])
     folds = section.findall("details")
     assert [text(fold.find("summary")) for fold in folds] == [
-        "Pictures under several labels 1",
-        "Groups of duplicates (equal perceptual hash) 1",
+        "Pictures with several labels 1",
+        "Groups of duplicates 1",
         "Groups of near duplicates, kept within one split 1",
+        "What was done to the files of each class",
         "Skipped files 1",
     ]
     for fold in folds[:3]:
@@ -821,11 +821,55 @@ def test_findings_about_the_data_are_shown_as_pictures_with_their_labels(study):
         assert [f.find("img").get("src") for f in figures] == [
             picture(originals[i]) for i in (0, 1)
         ]
-        assert [text(f) for f in figures] == [f"0: {CLASSES[0]}", f"1: {CLASSES[-1]}"]
+        assert [text(f) for f in figures] == [
+            f"0: {CLASSES[0]}",
+            f"1: {CLASSES[-1]}, difference 0.031",
+        ]
         assert "and 12 more" in text(fold)
     assert f"kept image 0 as {CLASSES[0]}" in text(folds[0])
+    files = rows_of(folds[3].find(".//table"))
+    assert (
+        text(files["ig"]["padded"]) == "3" and text(files["ig"]["skipped: truncated"]) == DASH
+    )
+    assert text(files["outside the classes"]["skipped: truncated"]) == "1"
     sheet = section.findall("figure")[-1].find("img").get("src")
     assert sheet.startswith("data:image/png") and len(sheet) > 1000
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("pixels", "and their pixels differ by at most 0.06 (duplicate_difference)"),
+        ("hash", "whether or not their pixels agree (duplicates: hash)"),
+    ],
+)
+def test_the_rule_for_duplicates_is_said(small, tmp_path, rule, said):
+    made = small({"vgg16_cfg1": None})
+    audit = read_json(made.inputs["audit"])
+    audit["settings"]["duplicates"] = rule
+    write_json(tmp_path / "audit.json", audit)
+    assert said in text(made.write(audit=tmp_path / "audit.json").by_id("data"))
+
+
+def test_the_holdout_is_named_and_what_was_left_out_of_it(small, tmp_path):
+    made = small({"vgg16_cfg1": 0.8})
+    assert "holdout" not in text(made.write().by_id("claims"))
+    metrics = made.metrics("vgg16_cfg1")
+    metrics["subsets"]["holdout"] = metrics["subsets"]["test"]
+    write_json(made.results / "vgg16_cfg1" / "metrics.json", metrics)
+    audit = read_json(made.inputs["audit"])
+    audit["counts"] |= {"holdout": 3400, "holdout_removed": 21}
+    row = {"source": "bloodmnist.npz/test_images[7]", "class_name": "ig"}
+    row |= {"reason": "duplicate of study image 5", "difference": 0.01}
+    audit["holdout_removed"] = {"count": 21, "examples": [row]}
+    write_json(tmp_path / "audit.json", audit)
+    page = made.write(audit=tmp_path / "audit.json", confusion=[], predictions=[])
+    assert "BloodMNIST's own test split" in text(page.by_id("grid"))
+    assert "same laboratory" in text(page.by_id("claims"))
+    assert "holdout accuracy, %" in page.grid()["vgg16_cfg1"]
+    data = text(page.by_id("data"))
+    assert "The holdout has 3,400 images. 21 were left out" in data
+    assert "duplicate of study image 5" in data
 
 
 def test_requested_and_used_resources_are_shown(study, small, tmp_path):
