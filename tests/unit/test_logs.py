@@ -1,6 +1,7 @@
 """A job's words: all of them in its log, the few for a person also on the terminal."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,16 +9,18 @@ from pathlib import Path
 import pytest
 
 import hemagrid
-from hemagrid.logs import progress
+from hemagrid import logs
 
 HEAD = """
-import os, subprocess, sys, warnings
-from hemagrid.errors import InputError
-from hemagrid.logs import job, progress
-with job("job.log"):
-    progress("epoch 1 of 3")
-    print("detail")
+import logging, os, subprocess, sys, time, warnings
+from hemagrid import logs
+from hemagrid.errors import InputError, Stopped
+logger = logging.getLogger("hemagrid.training.trainer")
+with logs.job("job.log"):
+    logger.info("epoch 1 of 3")
+    logger.debug("detail")
 """
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def run(tmp_path):
     return script
 
 
-def test_progress_reaches_the_terminal_and_all_reaches_the_log(run):
+def test_info_reaches_the_terminal_and_everything_reaches_the_log(run):
     status, screen, log = run(
         "warnings.warn('care' + 'ful')",
         "os.write(1, b'from C, out\\n')",
@@ -50,21 +53,25 @@ def test_progress_reaches_the_terminal_and_all_reaches_the_log(run):
     assert (status, screen) == (0, "epoch 1 of 3\n")
     for words in ("epoch 1", "detail", "careful", "C, out", "C, err", "child", "the end"):
         assert log.count(words) == 1
+    assert re.match(f"{STAMP}epoch 1 of 3\n{STAMP}detail\n", log)
 
 
-def test_bad_input_is_told_without_a_traceback(run):
-    status, screen, log = run("raise InputError('cells.npz: no such file')")
-    assert status == 1
-    assert screen == "epoch 1 of 3\nError: cells.npz: no such file\n"
-    assert "Error: cells.npz: no such file" in log
-    assert "Traceback" not in log
-
-
-def test_a_full_disk_is_told_without_a_traceback(run):
-    status, screen, log = run("raise OSError(28, 'No space left on device', 'images.npy')")
-    assert status == 1
-    assert "No space left on device: 'images.npy'; free some space" in screen
-    assert "Traceback" not in log
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("InputError('cells.npz: not found')", "Error: cells.npz: not found"),
+        ("Stopped('by SIGTERM')", "Stopped: by SIGTERM"),
+        (
+            "OSError(28, 'No space left on device', 'images.npy')",
+            "Error: [Errno 28] No space left on device: 'images.npy'; free some space or raise "
+            "the quota, and run again",
+        ),
+    ],
+)
+def test_what_a_person_can_mend_is_told_in_a_line(run, error, told):
+    status, screen, log = run(f"raise {error}")
+    assert (status, screen) == (1, f"epoch 1 of 3\n{told}\n")
+    assert re.search(f"^{STAMP}{re.escape(told)}$", log, re.M) and "Traceback" not in log
 
 
 def test_a_bug_leaves_its_traceback_in_the_log(run):
@@ -74,8 +81,7 @@ def test_a_bug_leaves_its_traceback_in_the_log(run):
         "Error: IndexError: list index out of range",
         "The traceback is in job.log",
     ]
-    assert "Traceback" in log
-    assert "[][3]" in log
+    assert "Traceback" in log and "[][3]" in log
 
 
 def test_the_log_of_an_earlier_job_is_replaced(run):
@@ -84,7 +90,22 @@ def test_the_log_of_an_earlier_job_is_replaced(run):
     assert "first" not in log
 
 
-def test_outside_a_job_progress_is_printed_once(capsys):
-    progress("epoch 1 of 3")
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == "epoch 1 of 3\n"
+def test_a_long_loop_says_how_far_it_is_in_lines(run):
+    status, screen, log = run(
+        "logs.INTERVAL = 0.1",
+        "for _ in logs.track(range(8), 'Embedding val', total=60, step=8): time.sleep(0.05)",
+    )
+    _, *lines = screen.splitlines()
+    assert status == 0 and 2 <= len(lines) <= 5
+    for line in lines:
+        assert re.fullmatch(
+            r"Embedding val: \d+ of 60 images, 00:0\d so far, (00:0\d|\?) left", line
+        )
+    assert "\r" not in screen + log and log.count("Embedding val") == len(lines)
+
+
+def test_a_short_loop_says_nothing_and_loses_nothing(monkeypatch):
+    said = []
+    monkeypatch.setattr(logs.logger, "info", said.append)
+    assert list(logs.track(range(5), "Drawing cells", unit="cells")) == [0, 1, 2, 3, 4]
+    assert not said

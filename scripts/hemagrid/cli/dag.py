@@ -54,9 +54,7 @@ def planned(arguments):
             )
             with contextlib.redirect_stdout(io.StringIO()):
                 # The summary is not wanted, but it settles what is to run.
-                settings = DAGSettings(
-                    targets=set(arguments.targets), rerun_triggers=TRIGGERS
-                )
+                settings = DAGSettings(targets=set(arguments.targets), rerun_triggers=TRIGGERS)
                 workflow.dag(settings).summary()
             inside = workflow._workflow
             order = [rule.name for rule in inside.rules]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hemagrid.data.pictures import printable
+from hemagrid.errors import InputError
 from hemagrid.names import KERAS_HOME
 from hemagrid.reporting.text import aligned
 from hemagrid.training import jobs
@@ -16,10 +18,7 @@ TEXT = """
 Print the class that a trained run gives each picture, and its probability. A file that cannot
 be read is named, and the exit status is then 1.
 """
-
 WIDTH = 100  # columns of the table, unless class names alone take more
-
-
 _SHORTEST = 12  # characters that are left of a file's name
 
 
@@ -33,6 +32,10 @@ def main(words):
     parser.add_argument("--directory", type=Path, default=Path("."), help="folder of the study")
     parser.add_argument("--csv", action="store_true", help="all probabilities, as CSV")
     arguments = parser.parse_args(words)
+    if not arguments.directory.is_dir():
+        raise InputError(
+            f"{arguments.directory}: found no such folder, expected that of a study"
+        )
     # Keras writes its settings there: into the study, from whatever folder this is called.
     os.environ.setdefault("KERAS_HOME", str(Path(arguments.directory, KERAS_HOME).absolute()))
     jobs.prepare(os.cpu_count())
@@ -45,7 +48,14 @@ def main(words):
         print(f"{path}: {reason}", file=sys.stderr)
 
     folder = inference.find_run(arguments.run, arguments.directory)
-    pictures = inference.find_pictures(arguments.images)
+    pictures = []
+    for path in inference.find_pictures(arguments.images):
+        if path.exists():
+            pictures.append(path)
+        else:
+            refuse(printable(str(path)), "not found")
+    if not pictures:  # then Keras need not start
+        return 1
     write = write_csv if arguments.csv else write_table
     write(
         inference.run_classes(folder), inference.classify(folder, pictures, refuse), sys.stdout

@@ -2,7 +2,7 @@
 
 import os
 
-from hemagrid import logs, names
+from hemagrid import names
 from hemagrid.cli import options
 from hemagrid.config.loading import differences, load_config, recorded_config
 from hemagrid.reporting.finished import report_finished
@@ -21,7 +21,6 @@ def main(words):
     recorded = recorded_config(folder)
     changed = differences(config, load_config([recorded])) if recorded else []
     os.chdir(folder)
-    logs.log_to_terminal()
     missing = report_finished(config, names.REPORT)
     print(f"Wrote {folder / names.REPORT}, by {config_name}")
     if changed:

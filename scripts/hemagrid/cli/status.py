@@ -1,125 +1,238 @@
-"""Where every run of a study stands: read from the files that its jobs leave, changing none.
+"""Say how far every job of a study is, from the files that jobs leave; change none of them.
 
-Files may be absent, half-present or foreign: what cannot be read counts as absent.
+Files may be absent, half-written or foreign: what cannot be read counts as absent.
 """
 
 import math
+import re
 import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hemagrid import names
 from hemagrid.cli import options
-from hemagrid.config.grid import grid, tuned_runs
-from hemagrid.errors import InputError
+from hemagrid.config.grid import grid, tunable_backbones, tuned_runs
 from hemagrid.io import read_json
-from hemagrid.names import TRAIN, TUNED_HEADS, VAL
 from hemagrid.reporting.text import aligned, duration
 from hemagrid.training import checkpoints
 
+TEXT = """
+Print how far every job of a study is, while it runs or after: augmentation, embedding, searches
+and training. Files are read and none is changed.
+"""
 # A writer refreshes its lock three times per lease; file systems may show that late.
 SILENCE = 1.5 * checkpoints.LEASE
-
-
 # An epoch is overdue after this many times the last one, and not before some minutes.
 OVERDUE, PATIENCE = 5, 900.0
+TAIL = 4000  # bytes of a log that are searched for its last words
 
-
-_TAIL = 4000  # bytes of a log that are searched for its last word
-
-TEXT = """
-Print how far every job of a study is, while it runs or after. Files are read and none is
-changed.
-"""
+_STAMP = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )?"
+_END = re.compile(_STAMP + r"((?:Error|Stopped): .*)")
+# As logs.track writes it.
+_PROGRESS = re.compile(_STAMP + r"(.*: \d+ of \d+ \w+), [\d:]+ so far, ([\d:]+|\?) left$")
+_COLUMNS = {
+    "run": str,
+    "state": str,
+    "phase": str,
+    "on": str,
+    "epoch": str,
+    "val acc": lambda share: f"{100 * share:.1f} %",
+    "per epoch": lambda seconds: duration(seconds) if seconds >= 10 else f"{seconds:.1f} s",
+    "images/s": "{:,.0f}".format,
+    "left": duration,
+    "updated": lambda seconds: f"{duration(seconds)} ago",
+}
 
 
 def main(words):
     """Print the state of a study."""
     arguments = options.read(words, options.parser("status", TEXT))
     folder, config, _ = options.study(arguments)
-    print(describe(status(config, folder)))
+    print(describe(stages(config, folder), runs(config, folder)))
 
 
-def status(config, folder, now=None):
-    """Return one row per run, {column: value}: the grid's, then the tuned ones known so far.
+def stages(config, folder, now=None):
+    """Say how far the augmentation of each subset and the embedding of each backbone are.
 
-    Columns: run; state (finished, trained, training, searching, stalled, stopped, failed,
-    waiting); phase ("2/3 finetune_top"), epoch ("4/15"), accuracy (of validation, 0 to 1),
-    seconds (of the last epoch), speed (images/s), left (seconds of the phase, at most),
-    updated (seconds ago), where, note, log. What is unknown is None. `now` is seconds since
-    1970. Raises InputError where there is no such folder.
+    Args:
+        config: Validated config.
+        folder: Folder of the study.
+        now: Seconds since 1970; None stands for the present.
+
+    Returns:
+        One dict per job: `job`; `state` (finished, running, failed, stopped, silent, waiting);
+        `done` ("Embedding train: 640 of 7175 images"); `left` and `updated` (seconds, until the
+        end and since its last word); `note`; `log`. What is unknown is None.
     """
-    if not Path(folder).is_dir():
-        raise InputError(f"{folder}: found no such folder, expected that of a study")
-    now = datetime.now(UTC).timestamp() if now is None else now
-    return [_row(run, Path(folder), now) for run in _runs(config, Path(folder)).values()]
+    folder, now = Path(folder), _seconds(now)
+    jobs = {
+        ("augment", subset): [names.SUBSET_IMAGES.format(subset=subset)]
+        for subset in names.AUGMENTED
+    }
+    for backbone in tunable_backbones(config):
+        made = [names.EMBEDDINGS.format(backbone=backbone, subset=s) for s in names.LEARNED]
+        jobs["embed", backbone] = made
+    return [_stage(*job, made, folder, now) for job, made in jobs.items()]
 
 
-def _runs(config, folder):
+def runs(config, folder, now=None):
+    """Say how far the runs of the grid are, and the tuned ones that are known so far.
+
+    Args:
+        config: Validated config.
+        folder: Folder of the study.
+        now: Seconds since 1970; None stands for the present.
+
+    Returns:
+        One dict per run: `run`; `state` (finished, trained, training, searching, stalled,
+        stopped, failed, waiting); `phase` ("2/3 finetune_top"); `on` (host and job); `epoch`
+        ("4/15"); `val acc` (0 to 1); `per epoch` (seconds); `images/s`; `left` (seconds, of the
+        phase or search, at most); `updated` (seconds ago); `note`; `log`. What is unknown is
+        None.
+    """
+    folder, now = Path(folder), _seconds(now)
     chosen = config["tuning"]["backbones"]
     if chosen is None:
-        chosen = _read(_tuning(folder) / "finalists.json").get("finalists")
+        chosen = _read(folder / names.FINALISTS).get("finalists")
     known = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
-    return grid(config) | (tuned_runs(config, chosen) if known else {})
+    planned = grid(config) | (tuned_runs(config, chosen) if known else {})
+    return [_run(run, folder, now) for run in planned.values()]
 
 
-def _row(run, folder, now):
-    log = Path("logs", "train", f"{run.name}.log")
-    row = dict.fromkeys(
-        ("phase", "epoch", "accuracy", "seconds", "speed", "left", "updated", "where", "note")
+def describe(stage_rows, run_rows):
+    """Lay out what `stages` and `runs` returned for a terminal."""
+    counts = {}
+    for row in run_rows:
+        counts[row["state"]] = counts.get(row["state"], 0) + 1
+    parts = [
+        f"{len(run_rows)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+    ]
+    if unfinished := [row for row in stage_rows if row["state"] != "finished"]:
+        cells = [
+            [row["job"], row["state"], row["done"] or "-", _spell(duration, row["left"])]
+            for row in unfinished
+        ]
+        parts.append(aligned(["before training", "state", "done", "left"], cells, left=3))
+    cells = [[_spell(how, row[name]) for name, how in _COLUMNS.items()] for row in run_rows]
+    parts.append(aligned(list(_COLUMNS), cells, left=4))
+    parts.append(
+        "val acc: validation accuracy of the last epoch, or of a finished run. left: of this "
+        "phase or search, at most."
     )
-    row = {"run": run.name, "state": "waiting"} | row
+    notes = [
+        [
+            row.get("job") or row["run"],
+            textwrap.shorten(row["note"] or "", 72, placeholder=" ..."),
+            row["log"],
+        ]
+        for row in [*unfinished, *run_rows]
+        if row["state"] != "finished" and row["log"]
+    ]
+    if notes:
+        parts.append(aligned(["job", "note", "log"], notes, left=3))
+    return "\n\n".join(parts)
+
+
+def _spell(how, value):
+    return "-" if value is None else how(value)
+
+
+def _seconds(now):
+    return datetime.now(UTC).timestamp() if now is None else now
+
+
+def _stage(rule, name, made, folder, now):
+    """Say how far a job is that makes the files `made`."""
+    log = Path(names.LOG.format(rule=rule, name=name))
+    row = dict.fromkeys(("done", "left", "updated", "note"))
+    row = {"job": f"{rule} {name}", "state": "waiting"} | row
     row["log"] = str(log) if (folder / log).is_file() else None
-    if run.head in TUNED_HEADS and not (_tuning(folder) / f"{run.name}.json").exists():
+    if all((folder / path).exists() for path in made):
+        return row | {"state": "finished"}
+    if not row["log"]:
+        return row
+    row["updated"] = _age(folder / log, now)
+    lines = _last_lines(folder / log)
+    if found := next(filter(None, map(_PROGRESS.match, reversed(lines))), None):
+        row["done"], left = found.groups()
+        row["left"] = None if left == "?" else _clock(left)
+    if end := _end(lines):
+        return row | {"state": "failed" if end.startswith("Error") else "stopped", "note": end}
+    if row["updated"] > SILENCE:
+        silent = f"no word for {duration(row['updated'])}: killed, or hung?"
+        return row | {"state": "silent", "note": silent, "left": None}
+    return row | {"state": "running"}
+
+
+def _clock(text):
+    """Return the seconds in "12:05" or "1:12:05"."""
+    seconds = 0
+    for part in text.split(":"):
+        seconds = 60 * seconds + int(part)
+    return seconds
+
+
+def _run(run, folder, now):
+    log = Path(names.LOG.format(rule="train", name=run.name))
+    row = {"run": run.name, "state": "waiting"} | dict.fromkeys([*_COLUMNS, "note"][2:])
+    row["log"] = str(log) if (folder / log).is_file() else None
+    head = folder / names.FOUND_HEAD.format(run=run.name)
+    if run.head in names.TUNED_HEADS and not head.exists():
         # What lies there of the run itself is of a former head.
-        return row | _search(run, folder)
-    results = folder / "results" / run.name
-    trained = _age(results / "cost.json", now)
-    evaluated = _age(results / "metrics.json", now)
+        return row | _search(run, folder, now)
+    trained = _age(folder / names.COST.format(run=run.name), now)
+    metrics = folder / names.METRICS.format(run=run.name)
+    evaluated = _age(metrics, now)
     silence = _age(folder / checkpoints.FOLDER / f"{run.name}.lock", now)
-    progress = _read(folder / checkpoints.FOLDER / run.name / "progress.json")
     if silence is None and trained is not None:
         # Metrics that are older than the training are those of a former one.
-        accuracy = _accuracy(_read(results / "metrics.json"))
+        accuracy = _accuracy(_read(metrics))
         if accuracy is not None and evaluated <= trained:
-            return row | {"state": "finished", "accuracy": accuracy}
+            return row | {"state": "finished", "val acc": accuracy}
         return row | {"state": "trained", "note": "to be evaluated"}
-    row |= _epoch(progress, now)
-    last_word = _last_word(folder / log)
+    row |= _epoch(_read(folder / checkpoints.FOLDER / run.name / "progress.json"), now)
+    end = _end(_last_lines(folder / log))
     if silence is not None:
-        row |= _writer(_read(folder / checkpoints.FOLDER / run.name / "writer.json"))
+        row |= _place(_read(folder / checkpoints.FOLDER / run.name / "writer.json"))
         row |= _alive(row, silence)
-    elif last_word and last_word.startswith("Error:"):
-        row |= {"state": "failed", "note": last_word}
-    elif row["log"] and not last_word and _age(folder / log, now) < SILENCE:
+    elif end and end.startswith("Error:"):
+        row |= {"state": "failed", "note": end}
+    elif row["log"] and not end and _age(folder / log, now) < SILENCE:
         row |= {"state": "training", "note": "starting"}
-    elif row["epoch"] or last_word:
-        row |= {"state": "stopped", "note": "goes on from there when started again"}
+    elif row["epoch"] or end:
+        row |= {"state": "stopped", "note": "goes on from there when it is started again"}
     elif row["log"]:
         row |= {"state": "failed", "note": "ended without a word: see its log"}
-    elif run.backbone and not _cached(folder, run.backbone):
-        row["note"] = f"for the embeddings of {run.backbone}"
     return row
 
 
-def _tuning(folder):
-    return folder / "results" / "tuning"
-
-
-def _search(run, folder):
+def _search(run, folder, now):
     """Say how far the search for the head of a tuned run is."""
-    log, name = Path("logs", "search", f"{run.name}.log"), f"search_{run.name}"
+    log = Path(names.LOG.format(rule="search", name=run.name))
+    name = f"search_{run.name}"
     progress = _read(folder / checkpoints.FOLDER / name / "progress.json")
     row = {"log": str(log) if (folder / log).is_file() else None}
     done = ""
     if {"trial", "trials"} <= progress.keys():
         done = f": {progress['trial']} of {progress['trials']} trials done"
-    last_word = _last_word(folder / log)
-    if (folder / checkpoints.FOLDER / f"{name}.lock").exists():
-        return row | {"state": "searching", "note": f"its head{done}"}
-    if last_word and last_word.startswith("Error:"):
-        return row | {"state": "failed", "note": last_word}
-    if not _cached(folder, run.backbone):
-        return row | {"note": f"for the embeddings of {run.backbone}"}
+    end = _end(_last_lines(folder / log))
+    silence = _age(folder / checkpoints.FOLDER / f"{name}.lock", now)
+    if silence is not None and silence <= SILENCE:
+        left = progress.get("left")
+        known = isinstance(left, int | float) and math.isfinite(left)
+        row |= _place(progress)
+        return row | {
+            "state": "searching",
+            "note": f"its head{done}",
+            "left": left if known else None,
+        }
+    if silence is not None:
+        return row | {
+            "state": "stalled",
+            "note": f"no sign of life for {duration(silence)}; start it again, it goes on",
+        }
+    if end and end.startswith("Error:"):
+        return row | {"state": "failed", "note": end}
     return row | {"note": f"for its search{done}"}
 
 
@@ -131,8 +244,8 @@ def _alive(row, silence):
             "note": f"no sign of life for {duration(silence)}; start it again, it goes on",
         }
     if row["updated"] is None:
-        return {"state": "training", "note": "before its first epoch's end"}
-    if row["updated"] > max(OVERDUE * row["seconds"], PATIENCE):
+        return {"state": "training", "note": "in its first epoch"}
+    if row["updated"] > max(OVERDUE * row["per epoch"], PATIENCE):
         return {
             "state": "stalled",
             "note": "alive, but this epoch takes long: a new phase, or hung?",
@@ -141,7 +254,7 @@ def _alive(row, silence):
 
 
 def _epoch(progress, now):
-    """Return the columns that progress.json fills; none of them where it is no such file."""
+    """Return the columns that a progress.json of training fills; none if it is no such file."""
     try:
         phases = progress["phases"]
         epoch, epochs = int(progress["epoch"]), int(progress["epochs"])
@@ -150,26 +263,26 @@ def _epoch(progress, now):
         return {
             "phase": f"{phases.index(progress['phase']) + 1}/{len(phases)} {progress['phase']}",
             "epoch": f"{epoch}/{epochs}",
-            "accuracy": _number(progress["val_accuracy"]),
-            "seconds": seconds,
-            "speed": _number(progress["images_per_second"]),
+            "val acc": _number(progress["val_accuracy"]),
+            "per epoch": seconds,
+            "images/s": _number(progress["trained_images_per_second"]),
             "left": (epochs - epoch) * seconds,
             "updated": max(now - updated, 0),
-        } | _writer(progress)
+        } | _place(progress)
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}
 
 
-def _writer(record):
+def _place(record):
     """Return where a process runs, as it recorded it."""
     if not record.get("host"):
         return {}
     job = record.get("slurm_job_id")
-    return {"where": f"{record['host']}" + (f", job {job}" if job else "")}
+    return {"on": f"{record['host']}" + (f", job {job}" if job else "")}
 
 
 def _age(path, now):
-    """Return the seconds since a file, as a lock, was refreshed, None where it is not."""
+    """Return the seconds since a file was written, or None if there is none."""
     try:
         return now - path.stat().st_mtime
     except OSError:
@@ -178,7 +291,7 @@ def _age(path, now):
 
 def _accuracy(metrics):
     try:
-        return _number(metrics["subsets"][VAL]["accuracy"]["value"])
+        return _number(metrics["subsets"][names.VAL]["accuracy"]["value"])
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -190,13 +303,8 @@ def _number(value):
     return number
 
 
-def _cached(folder, backbone):
-    embeddings = folder / "results" / "embeddings" / backbone
-    return all((embeddings / f"{subset}.npy").exists() for subset in (TRAIN, VAL))
-
-
 def _read(path):
-    """Return the mapping in a JSON file, an empty one where there is none."""
+    """Return the mapping in a JSON file, an empty one if there is none."""
     try:
         content = read_json(path)
     except (OSError, ValueError, RecursionError):
@@ -204,63 +312,17 @@ def _read(path):
     return content if isinstance(content, dict) else {}
 
 
-def _last_word(log):
-    """Return the last line of a log with which a job says why it ended, or None."""
+def _last_lines(log):
     try:
         with open(log, "rb") as file:
             file.seek(0, 2)
-            file.seek(max(file.tell() - _TAIL, 0))
-            lines = file.read().decode(errors="replace").splitlines()
+            file.seek(max(file.tell() - TAIL, 0))
+            return file.read().decode(errors="replace").splitlines()
     except OSError:
-        return None
-    ends = [line for line in lines if line.startswith(("Error:", "Stopped:"))]
-    return ends[-1] if ends else None
+        return []
 
 
-def describe(rows):
-    """Lay `status` out for a terminal."""
-    counts = {}
-    for row in rows:
-        counts[row["state"]] = counts.get(row["state"], 0) + 1
-    summary = f"{len(rows)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
-    cells = [[show(row[name]) for name, (_, show) in _COLUMNS.items()] for row in rows]
-    parts = [
-        summary,
-        aligned([title for title, _ in _COLUMNS.values()], cells, left=4),
-        "val acc: of the last epoch, or of a finished run. left: of this phase, at most.",
-    ]
-    notes = [
-        [
-            row["run"],
-            row["state"],
-            textwrap.shorten(row["note"] or "", 72, placeholder=" ..."),
-            row["log"] or "no log yet",
-        ]
-        for row in rows
-        if row["state"] != "finished" and (row["note"] or row["log"])
-    ]
-    if notes:
-        parts.append(aligned(["run", "state", "note", "log"], notes, left=4))
-    return "\n\n".join(parts)
-
-
-def _text(value):
-    return "-" if value is None else str(value)
-
-
-def _formatted(template):
-    return lambda value: "-" if value is None else template(value)
-
-
-_COLUMNS = {
-    "run": ("run", _text),
-    "state": ("state", _text),
-    "phase": ("phase", _text),
-    "where": ("on", _text),
-    "epoch": ("epoch", _text),
-    "accuracy": ("val acc", _formatted(lambda share: f"{100 * share:.1f} %")),
-    "seconds": ("per epoch", _formatted(lambda s: duration(s) if s >= 10 else f"{s:.1f} s")),
-    "speed": ("images/s", _formatted(lambda speed: f"{speed:,.0f}")),
-    "left": ("left", _formatted(duration)),
-    "updated": ("updated", _formatted(lambda seconds: f"{duration(seconds)} ago")),
-}
+def _end(lines):
+    """Return the line with which a job says why it ended, or None."""
+    ends = filter(None, map(_END.match, reversed(lines)))
+    return next((end[1] for end in ends), None)

@@ -1,9 +1,7 @@
+"""What `hemagrid predict` prints."""
+
 import csv
-import os
-import subprocess
-import sys
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from hemagrid.cli import predict
 from hemagrid.models import cnns
 from hemagrid.training.predictions import write_predictions
 
-PROGRAM = Path(__file__).parents[3] / "scripts" / "predict.py"
 CLASSES = ["basophil", "ig, immature", "platelet"]
 SIZE = 16
 RUN = "tiny_cnn"
@@ -58,45 +55,30 @@ def test_the_table_shows_the_class_and_the_next_within_its_width():
     assert len(header) == len(first) == len(second) == predict.WIDTH
 
 
-def test_the_program(study, draw, tmp_path):
+def test_the_command(hemagrid, study, draw, tmp_path):
     (tmp_path / "slides" / "a").mkdir(parents=True)
     for name, image in zip(("a/1.png", "b.png"), draw([0, 1], SIZE), strict=True):
         Image.fromarray(image).save(tmp_path / "slides" / name)
     (tmp_path / "slides" / "broken.png").write_bytes(b"\x89PNG")
-
-    def call(*arguments):
-        environment = {key: os.environ[key] for key in os.environ if key != "KERAS_HOME"}
-        return subprocess.run(
-            [sys.executable, PROGRAM, *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-
-    done = call(RUN, "slides", "--directory", study, "--csv")
-    assert done.returncode == 1
-    assert "slides/broken.png: not a picture that Pillow knows" in done.stderr
-    rows = list(csv.reader(done.stdout.splitlines()))
+    done = hemagrid("predict", RUN, "slides", "--directory", study, "--csv")
+    assert done.status == 1
+    assert "slides/broken.png: not a picture that Pillow knows" in done.error
+    rows = list(csv.reader(done.out.splitlines()))
     assert [row[0] for row in rows[1:]] == [f"slides/{name}" for name in ("a/1.png", "b.png")]
     for row in rows[1:]:
         shares = np.array(row[2:], float)
         assert row[1] == CLASSES[shares.argmax()] and abs(shares.sum() - 1) < 1e-5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["slides", "study"]
 
-    # As `| head -1`, which reads one line and leaves.
-    piped = subprocess.Popen(
-        [sys.executable, PROGRAM, RUN, "slides", "--directory", study, "--csv"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    piped.stdout.close()
-    assert "Traceback" not in piped.stderr.read()
-    piped.wait()
 
-    refused = call("vgg16_cfg1", "slides", "--directory", study)
-    assert refused.returncode == 1 and refused.stdout == ""
-    assert refused.stderr.startswith("Error: ") and RUN in refused.stderr
-    assert "Traceback" not in refused.stderr
+def test_a_wrong_run_is_told_with_the_right_ones(hemagrid, study):
+    refused = hemagrid("predict", "tiny_cn", "slides", "--directory", study)
+    assert refused.status == 1 and refused.out == ""
+    assert refused.error.startswith("Error: ") and f"did you mean {RUN}?" in refused.error
+    refused = hemagrid("predict", RUN, "slides", "--directory", "nowhere")
+    assert refused.error == "Error: nowhere: found no such folder, expected that of a study\n"
+
+
+def test_pictures_that_are_not_there_are_named(hemagrid, study):
+    refused = hemagrid("predict", RUN, "no.png", "--directory", study)
+    assert (refused.status, refused.error) == (1, "no.png: not found\n")

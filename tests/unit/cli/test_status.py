@@ -1,15 +1,14 @@
+"""What `hemagrid status` reads from the files that jobs leave."""
+
 import json
 import os
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from hemagrid.cli.status import describe, status
+from hemagrid.cli.status import describe, runs, stages
 from hemagrid.config.loading import load_config
-from hemagrid.config.schema import defaults
-from hemagrid.errors import InputError
 from hemagrid.io import write_json, write_text
 from hemagrid.training.checkpoints import Checkpoint, one_writer
 
@@ -26,7 +25,7 @@ def row(config, tmp_path):
     """A function that gives the row of one run, as seen some seconds from now."""
 
     def find(run=RUN, later=0.0):
-        rows = status(config, tmp_path, time.time() + later)
+        rows = runs(config, tmp_path, time.time() + later)
         return next(row for row in rows if row["run"] == run)
 
     return find
@@ -41,28 +40,69 @@ def report(folder, **changes):
         "val_accuracy": 0.875,
         "val_loss": 0.4,
         "seconds": 20.0,
-        "images_per_second": 1076.25,
+        "trained_images_per_second": 1076.25,
         "phases": ["feature_extraction", "finetune_top", "finetune_all"],
     }
     Checkpoint(RUN, "0" * 16, folder / "checkpoints").report(facts | changes)
 
 
-def log(folder, text, run=RUN, age=0.0):
-    path = folder / "logs" / "train" / f"{run}.log"
-    write_text(path, text)
-    os.utime(path, times=(time.time() - age,) * 2)
+def log(folder, text, run=RUN, rule="train"):
+    write_text(folder / "logs" / rule / f"{run}.log", text)
 
 
 def test_an_untouched_study_waits(config, tmp_path):
-    rows = status(config, tmp_path)
+    rows = runs(config, tmp_path)
     assert [row["run"] for row in rows][:3] == [
         "baseline_cnn",
         "regularized_cnn",
         "mobilenetv3_cfg1",
     ]
     assert len(rows) == 14 and {row["state"] for row in rows} == {"waiting"}
-    assert rows[0]["note"] is None
-    assert rows[2]["note"] == "for the embeddings of mobilenetv3"
+    assert [row["job"] for row in stages(config, tmp_path)] == [
+        *("augment train", "augment val", "augment test_augmented"),
+        *("embed mobilenetv3", "embed efficientnetv2m", "embed convnext", "embed vgg16"),
+    ]
+    assert {row["state"] for row in stages(config, tmp_path)} == {"waiting"}
+
+
+@pytest.fixture
+def embed(config, tmp_path):
+    """A function that gives the row of an embedding, as seen some seconds from now."""
+
+    def find(later=0.0):
+        rows = stages(config, tmp_path, time.time() + later)
+        return next(row for row in rows if row["job"] == "embed vgg16")
+
+    return find
+
+
+def test_an_embedding_says_how_far_it_is(embed, tmp_path):
+    lines = [
+        "2026-11-25 21:00:00 Embedding train: 320 of 7175 images, 00:10 so far, ? left",
+        "2026-11-25 21:00:10 Embedding train: 640 of 7175 images, 00:20 so far, 1:03:24 left",
+        "something else",
+    ]
+    log(tmp_path, lines[0], "vgg16", "embed")
+    assert (embed()["state"], embed()["left"]) == ("running", None)
+    log(tmp_path, "\n".join(lines), "vgg16", "embed")
+    found = embed(later=30)
+    assert (found["state"], found["note"]) == ("running", None)
+    assert found["done"] == "Embedding train: 640 of 7175 images"
+    assert found["left"] == 3600 + 3 * 60 + 24
+    assert found["updated"] == pytest.approx(30, abs=5)
+    assert embed(later=3600)["state"] == "silent"
+    assert "no word for 1 h 00 min" in embed(later=3600)["note"]
+
+
+@pytest.mark.parametrize(
+    ("line", "state"), [("Error: no space left", "failed"), ("Stopped: by SIGTERM", "stopped")]
+)
+def test_how_an_embedding_ended_is_told_by_its_log(embed, tmp_path, line, state):
+    log(tmp_path, f"2026-11-25 21:00:00 {line}\n", "vgg16", "embed")
+    assert (embed()["state"], embed()["note"]) == (state, line)
+    for subset in ("train", "val"):
+        write_text(tmp_path / "results" / "embeddings" / "vgg16" / f"{subset}.npy", "x")
+    assert embed()["state"] == "finished"
 
 
 def test_a_finished_run_shows_its_validation_accuracy(row, tmp_path):
@@ -72,12 +112,12 @@ def test_a_finished_run_shows_its_validation_accuracy(row, tmp_path):
     assert row()["state"] == "trained"
     write_json(results / "metrics.json", {"subsets": {"val": {"accuracy": score}}})
     found = row()
-    assert (found["state"], found["accuracy"]) == ("finished", 0.9125)
+    assert (found["state"], found["val acc"]) == ("finished", 0.9125)
     # Trained anew, and failed at it.
     os.utime(results / "cost.json", times=(time.time() + 60,) * 2)
     assert row()["state"] == "trained"
     (results / "cost.json").unlink()
-    log(tmp_path, "Error: no space left\n")
+    log(tmp_path, "2026-11-25 21:00:00 Error: no space left\n")
     assert row()["state"] == "failed"
 
 
@@ -85,15 +125,15 @@ def test_a_training_run_says_how_far_it_is(row, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     log(tmp_path, "epoch 4\n")
     with one_writer(RUN, tmp_path / "checkpoints"):
-        assert row()["note"] == "before its first epoch's end"
+        assert row()["note"] == "in its first epoch"
         report(tmp_path)
         found = row(later=30)
     assert found["state"] == "training" and found["note"] is None
     assert (found["phase"], found["epoch"]) == ("2/3 finetune_top", "4/15")
-    assert (found["accuracy"], found["speed"]) == (0.875, 1076.25)
+    assert (found["val acc"], found["images/s"]) == (0.875, 1076.25)
     assert found["left"] == 11 * 20
     assert found["updated"] == pytest.approx(30, abs=5)
-    assert found["where"] == f"{os.uname().nodename}, job 4711"
+    assert found["on"] == f"{os.uname().nodename}, job 4711"
     assert found["log"] == f"logs/train/{RUN}.log"
 
 
@@ -126,7 +166,7 @@ def test_how_a_run_ended_is_told_by_its_log(row, tmp_path):
     assert row(later=3600)["state"] == "failed"
     log(tmp_path, "a line\nError: lower the learning rate\n")
     assert (row()["state"], row()["note"]) == ("failed", "Error: lower the learning rate")
-    log(tmp_path, "a line\nStopped: by SIGTERM in epoch 2\n")
+    log(tmp_path, "a line\n2026-11-25 21:00:00 Stopped: by SIGTERM in epoch 2\n")
     assert row()["state"] == "stopped"
     report(tmp_path)
     log(tmp_path, "a line\n")
@@ -157,24 +197,20 @@ def test_foreign_files_count_as_absent(config, row, tmp_path, content):
     with one_writer(RUN, tmp_path / "checkpoints"):
         write_text(tmp_path / "checkpoints" / RUN / "writer.json", content)
         assert row()["state"] == "training"
-        assert RUN in describe(status(config, tmp_path))
-
-
-def cached(folder, backbone):
-    for subset in ("train", "val"):
-        write_text(folder / "results" / "embeddings" / backbone / f"{subset}.npy", "x")
+        assert RUN in describe(stages(config, tmp_path), runs(config, tmp_path))
 
 
 def test_tuned_runs_appear_once_they_are_known(config, row, tmp_path):
     write_json(tmp_path / "results" / "tuning" / "finalists.json", {"finalists": ["vgg16"]})
-    names = [row["run"] for row in status(config, tmp_path)]
+    names = [row["run"] for row in runs(config, tmp_path)]
     assert names[14:] == ["vgg16_tuned", "convnext_tuned_adamw"]
-    assert row("vgg16_tuned")["note"] == "for the embeddings of vgg16"
-    cached(tmp_path, "vgg16")
-    assert row("vgg16_tuned")["note"] == "for its search"
+    assert (row("vgg16_tuned")["state"], row("vgg16_tuned")["note"]) == (
+        "waiting",
+        "for its search",
+    )
     search = Checkpoint("search_vgg16_tuned", "0" * 16, tmp_path / "checkpoints")
-    search.report({"phase": "search", "trial": 7, "trials": 23})
-    write_text(tmp_path / "logs" / "search" / "vgg16_tuned.log", "trial 7")
+    search.report({"phase": "search", "trial": 7, "trials": 23, "left": 340.5})
+    log(tmp_path, "trial 7", "vgg16_tuned", "search")
     tuned = row("vgg16_tuned")
     assert tuned["note"] == "for its search: 7 of 23 trials done"
     assert tuned["log"] == "logs/search/vgg16_tuned.log"
@@ -182,11 +218,10 @@ def test_tuned_runs_appear_once_they_are_known(config, row, tmp_path):
     log(tmp_path, "epoch 1", "vgg16_tuned")
     with one_writer("search_vgg16_tuned", tmp_path / "checkpoints"):
         tuned = row("vgg16_tuned")
-        assert (tuned["state"], tuned["note"]) == (
-            "searching",
-            "its head: 7 of 23 trials done",
-        )
-    write_text(tmp_path / "logs" / "search" / "vgg16_tuned.log", "Error: too few heads")
+        assert (tuned["state"], tuned["left"]) == ("searching", 340.5)
+        assert tuned["note"] == "its head: 7 of 23 trials done"
+        assert row("vgg16_tuned", later=3600)["state"] == "stalled"
+    log(tmp_path, "Error: too few heads", "vgg16_tuned", "search")
     tuned = row("vgg16_tuned")
     assert (tuned["state"], tuned["note"]) == ("failed", "Error: too few heads")
     (tmp_path / "logs" / "train" / "vgg16_tuned.log").unlink()
@@ -197,13 +232,13 @@ def test_tuned_runs_appear_once_they_are_known(config, row, tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", '{"finalists": "vgg16"}', '{"finalists": [1]}'])
 def test_finalists_that_are_none_show_the_grid_alone(config, tmp_path, content):
     write_text(tmp_path / "results" / "tuning" / "finalists.json", content)
-    assert len(status(config, tmp_path)) == 14
+    assert len(runs(config, tmp_path)) == 14
 
 
 def test_the_text_names_every_run_and_the_logs_of_those_that_need_a_look(config, tmp_path):
-    log(tmp_path, "Error: no space left\n")
+    log(tmp_path, "2026-11-25 21:00:00 Error: no space left\n")
     with one_writer("baseline_cnn", tmp_path / "checkpoints"):
-        text = describe(status(config, tmp_path))
+        text = describe(stages(config, tmp_path), runs(config, tmp_path))
     assert text.startswith("14 runs: 1 training, 12 waiting, 1 failed")
     assert f"logs/train/{RUN}.log" in text and "no space left" in text
     assert all(len(line) <= 140 for line in text.splitlines())
@@ -212,17 +247,5 @@ def test_the_text_names_every_run_and_the_logs_of_those_that_need_a_look(config,
 def test_nothing_is_changed(config, tmp_path):
     report(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    status(config, tmp_path)
+    describe(stages(config, tmp_path), runs(config, tmp_path))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-def test_no_such_folder(tmp_path):
-    with pytest.raises(InputError, match="no such folder"):
-        status(load_config(), tmp_path / "nowhere")
-
-
-def test_defaults_are_the_config_file(config):
-    import yaml
-
-    schema = Path(__file__).parents[3] / "workflow/schemas/config.schema.yaml"
-    assert config == defaults(yaml.safe_load(schema.read_text()))

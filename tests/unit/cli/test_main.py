@@ -1,0 +1,132 @@
+"""The command `hemagrid`: its words, its exit status, and what it refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from importlib import import_module
+
+import pytest
+
+from hemagrid.cli import main
+
+from .conftest import ROOT, TINY, jobs_of
+
+
+def test_help_needs_no_imports_and_names_every_command():
+    code = (
+        "import sys; from hemagrid.cli.main import main; main(['--help']); print(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True
+    )
+    for command in main.COMMANDS:
+        assert f"\n  {command} " in done.stdout
+    for library in ("numpy", "pandas", "snakemake", "keras"):
+        assert f"'{library}'" not in done.stdout
+
+
+def test_the_entry_point_and_the_version_are_where_they_say():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    module, _, function = project["project"]["scripts"]["hemagrid"].partition(":")
+    assert getattr(import_module(module), function) is main.main
+    module, _, name = project["tool"]["setuptools"]["dynamic"]["version"]["attr"].rpartition(
+        "."
+    )
+    version = getattr(import_module(module), name)
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_every_command_explains_itself_without_keras(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: hemagrid {command} ")
+
+
+def test_no_command_imports_keras():
+    code = (
+        "import sys, importlib; from hemagrid.cli.main import COMMANDS\n"
+        "for name in COMMANDS: importlib.import_module(f'hemagrid.cli.{name}')\n"
+        "print({'keras', 'tensorflow'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pln"], "pln: not a command of hemagrid, expected one of plan, status, "),
+        (["pln"], "; did you mean plan?"),
+        (["plan", "--configfile", "none.yaml"], "none.yaml: not found"),
+        (["status", "--directory", "elsewhere"], "elsewhere: not found"),
+        (["status", "--directory", "bad.yaml"], "bad.yaml: found a file, expected the folder"),
+        (["status", "convnext_cfg1"], "convnext_cfg1: found words that are no options"),
+        (["plan", "--profile", "nowhere"], "nowhere: found no profile, expected a folder"),
+        (["clean", "--bogus"], "unrecognized arguments: --bogus; see hemagrid clean --help"),
+        (["plan", "results/nope"], "No rule to produce results/nope"),
+        (["plan", "--configfile", "lost.yaml"], "dataset.path: found nothing at "),
+        (["status", "--configfile", "bad.yaml"], "grid.cnns[0]: found the text 'nonsense'"),
+        (["plan", "--config", "dataset.path=x"], "write `dataset: {path: ...}` in a file"),
+        (["plan", "--config", "seed"], "--config seed: "),
+        (
+            ["submit"],
+            "RUN: found nothing, expected a run of config/config.yaml: baseline_cnn, ",
+        ),
+        (["submit", "vgg17_cfg1"], "vgg16_tuned_adamw; did you mean vgg16_cfg1?"),
+        (["clean"], "this study is not finished: "),
+        (["report"], "expected a study whose images have been split"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lost.yaml").write_text("dataset: {source: npz, path: nowhere.npz}")
+    (tmp_path / "bad.yaml").write_text("grid: {cnns: [nonsense]}")
+    before = sorted(tmp_path.iterdir())
+    assert main.main(words) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("Error: ") and expected in said.err
+    assert [path for path in sorted(tmp_path.iterdir()) if path.name != ".snakemake"] == before
+
+
+def test_the_plan_and_the_state_of_a_new_study(hemagrid, tmp_path):
+    study = tmp_path / "study"
+    study.mkdir()
+    planned = hemagrid("plan", "--configfile", TINY, "--directory", study)
+    assert (planned.status, planned.error) == (0, "")
+    jobs = jobs_of(planned.out)
+    counts = {"train": "4", "embed": "1", "augment": "3", "evaluate": "6"}
+    assert {rule: jobs[rule][0] for rule in counts} == counts
+    assert planned.out.startswith("4 runs in the grid, ") and jobs["smears"][1] == "local"
+    assert not (study / "results").exists()
+    shown = hemagrid("status", "--directory", study, "--configfile", TINY)
+    assert (shown.status, shown.error) == (0, "")
+    assert shown.out.startswith("4 runs: 4 waiting")
+
+
+def test_a_reader_that_leaves_and_ctrl_c_leave_no_traceback(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+
+    def start(*words):
+        return subprocess.Popen(
+            [sys.executable, "-m", "hemagrid.cli.main", *words],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    left = start("status")
+    left.stdout.close()
+    assert left.stderr.read() == "" and left.wait() == 0
+    stopped = start("plan")
+    time.sleep(0.5)  # while it imports
+    stopped.send_signal(signal.SIGINT)
+    assert stopped.stderr.read() == "Interrupted\n" and stopped.wait() == 130

@@ -1,0 +1,136 @@
+"""`hemagrid` on a study and before one."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ..conftest import ROOT, TINY
+
+
+@pytest.fixture
+def hemagrid(tmp_path):
+    """A function that runs `hemagrid` and returns what it printed, or its error."""
+
+    def run(*words, expected=0):
+        unset = ("SNAKEMAKE_PROFILE",)
+        environment = {key: value for key, value in os.environ.items() if key not in unset}
+        done = subprocess.run(
+            [sys.executable, "-m", "hemagrid.cli.main", *map(str, words)],
+            cwd=tmp_path,
+            env=environment | {"PYTHONPATH": str(ROOT / "scripts")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == expected, done.stderr
+        return done.stderr if expected else done.stdout
+
+    return run
+
+
+def jobs_in(plan):
+    rows = re.findall(r"^(\w+) +(\d+) +(local|CPU|GPU) ", plan, flags=re.MULTILINE)
+    return {rule: (int(count), place) for rule, count, place in rows}
+
+
+def test_the_plan_of_the_whole_study_on_a_cluster(hemagrid, tmp_path):
+    plan = hemagrid("plan", "--profile", ROOT / "profiles" / "slurm", "--directory", tmp_path)
+    jobs = jobs_in(plan)
+    assert plan.startswith(
+        f"14 runs in the grid, {sum(count for count, _ in jobs.values())} jobs to do."
+    )
+    said = " ".join(plan.split())
+    assert "Not in the table: 3 searches and as many trainings more" in said
+    assert "(convnext_tuned, vgg16_tuned, convnext_tuned_adamw)" in said
+    assert jobs["train"] == (14, "GPU") and jobs["embed"] == (4, "GPU")
+    assert jobs["augment"] == (3, "CPU") and jobs["evaluate"] == (16, "local")
+    assert "those of ONE CPU core" in plan and "measure_throughput.py" in plan
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_plan_of_one_machine_has_no_gpu(hemagrid, tmp_path):
+    plan = hemagrid("plan", "--configfile", TINY, "--directory", tmp_path)
+    assert {place for _, place in jobs_in(plan).values()} == {"local", "CPU"}
+
+
+def test_a_finished_study_has_nothing_to_do_and_every_run_is_finished(hemagrid, study):
+    settings = ("--directory", study.folder, "--configfile", TINY)
+    assert "0 jobs to do" in hemagrid("plan", *settings)
+    # The config need not be named again: it is recorded.
+    status = hemagrid("status", "--directory", study.folder)
+    assert status.startswith("6 runs: 6 finished") and "before training" not in status
+    transfer = [f"mobilenetv3_{head}" for head in ("cfg1", "cfg2", "tuned", "tuned_adamw")]
+    for run in ("baseline_cnn", "regularized_cnn", *transfer):
+        assert re.search(rf"^{run} +finished ", status, flags=re.MULTILINE)
+
+
+@pytest.fixture
+def copied(study, tmp_path):
+    """A copy of the study that a test may change."""
+    shutil.copytree(study.folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_restated_or_reordered_config_changes_nothing(hemagrid, study, tmp_path):
+    config = yaml.safe_load(TINY.read_text())
+    config["seed"] = 42  # as it is by default
+    config["splits"] = {"test": 0.2, "train": 0.6}
+    config["codabench"]["scores"] = {"mobilenetv3_cfg1": 12.50}
+
+    def backwards(value):
+        if isinstance(value, dict):
+            return {key: backwards(value[key]) for key in reversed(value)}
+        return value
+
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(backwards(config), sort_keys=False))
+    settings = ("--directory", study.folder, "--configfile", "my.yaml")
+    assert "0 jobs to do" in hemagrid("plan", *settings)
+
+
+def test_a_finished_study_does_without_its_caches(hemagrid, copied, tmp_path):
+    page = copied / "results" / "report.html"
+    page.rename(tmp_path / "aside")
+    refused = hemagrid("clean", "--directory", copied, expected=1)
+    assert "not finished: 1 jobs to do, the first of which is report" in refused
+    assert (copied / "results" / "trunks" / "mobilenetv3" / "train.npy").exists()
+
+    (tmp_path / "aside").rename(page)
+    said = hemagrid("clean", "--directory", copied)
+    assert re.match(r"Removed results/trunks and results/embeddings: \d+ kB$", said)
+    assert not {"trunks", "embeddings"} & {path.name for path in (copied / "results").iterdir()}
+    settings = ("--directory", copied, "--configfile", TINY)
+    assert "0 jobs to do" in hemagrid("plan", *settings)
+    # One that is asked for again gets them again, and the other head looks out of date.
+    (copied / "results" / "mobilenetv3_cfg2" / "model.keras").unlink()
+    again = jobs_in(hemagrid("plan", *settings))
+    assert (again["embed"], again["train"]) == ((1, "CPU"), (2, "CPU"))
+
+
+def test_a_report_of_what_is_finished(hemagrid, copied):
+    page = copied / "results" / "report.html"
+    page.unlink()
+    shutil.rmtree(copied / "results" / "baseline_cnn")
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
+    said = hemagrid("report", "--directory", copied)
+    assert f"Wrote {page}" in said and "provenance/config.yaml" in said
+    assert "Not finished and so not in it: baseline_cnn\n" in said
+    assert "baseline_cnn" in page.read_text()
+    after = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
+    assert after.pop(page) and after == before
+    # Another config than the recorded one is named.
+    other = ("--configfile", TINY, "--config", "seed=7")
+    said = hemagrid("report", "--directory", copied, *other)
+    assert "The study last ran with another config" in said and ": seed" in said
+
+
+def test_a_run_is_packaged_and_scored(hemagrid, copied):
+    run = copied / "results" / "baseline_cnn"
+    trained = (run / "model.keras").stat().st_mtime_ns
+    hemagrid("submit", "baseline_cnn", "--directory", copied)
+    assert (run / "submission.zip").exists() and (run / "codabench.json").exists()
+    assert (run / "model.keras").stat().st_mtime_ns == trained
