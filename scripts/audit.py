@@ -5,7 +5,7 @@ from hemagrid.data.readers import read_samples, read_skipped
 from hemagrid.io import read_table, write_json
 from hemagrid.logs import job
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake.output):
     write_json(
         snakemake.output.audit,
         audit(
@@ -13,7 +13,7 @@ with job(snakemake.log[0]):
             read_skipped(snakemake.input.samples),
             read_table(snakemake.input.duplicates),
             read_table(snakemake.input.splits),
-            snakemake.params.near_duplicate_distance,
-            snakemake.params.label_conflicts,
+            snakemake.params.settings,
+            [read_table(path) for path in snakemake.input.holdout] or None,
         ),
     )

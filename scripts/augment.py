@@ -4,7 +4,7 @@ from hemagrid.data.augmentation import augment
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake.output):
     jobs.prepare(snakemake.threads)
     augment(
         snakemake.input.images,

@@ -4,7 +4,7 @@ from hemagrid.data.splits import split
 from hemagrid.io import read_table, write_table
 from hemagrid.logs import job
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake.output):
     write_table(
         snakemake.output.splits,
         split(

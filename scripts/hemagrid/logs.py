@@ -15,6 +15,7 @@ import traceback
 from tqdm import tqdm
 
 from hemagrid.errors import InputError, Stopped
+from hemagrid.io import remove_temporaries
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 INTERVAL = 10  # seconds between two lines of progress
@@ -23,7 +24,7 @@ logger = logging.getLogger("hemagrid")
 
 
 @contextlib.contextmanager
-def job(log_path):
+def job(log_path, outputs=()):
     """Send a job's output to `log_path` and end the job with one line about its failure.
 
     `InputError`, `Stopped` and a full disk end the job with their message alone. Any other
@@ -32,6 +33,7 @@ def job(log_path):
 
     Args:
         log_path: Path of the log file. It is overwritten.
+        outputs: Paths that the job alone writes. What a killed job left beside them is removed.
     """
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -42,6 +44,8 @@ def job(log_path):
     _log_to(sys.stderr, "%(asctime)s %(message)s", logging.DEBUG)
     _log_to(terminal, "%(message)s", logging.INFO)
     try:
+        for path in outputs:
+            remove_temporaries(path)
         yield
     except InputError as error:
         logger.error("Error: %s", error)

@@ -1,13 +1,18 @@
 """What was found in the data set and what was done about it, for the report."""
 
+from collections import Counter
+
+import pandas as pd
+
 from hemagrid.data.duplicates import label_conflict
+from hemagrid.io import class_names
 from hemagrid.names import SPLITS
 
 LISTED = 50  # entries of a list; the full count stands beside them
 IDS_LISTED = 12  # images named per group
 
 
-def audit(samples, skipped, duplicates, splits, distance, label_conflicts):
+def audit(samples, skipped, duplicates, splits, settings, holdout=None):
     """Gather counts and examples of how the data set was made.
 
     Args:
@@ -15,30 +20,35 @@ def audit(samples, skipped, duplicates, splits, distance, label_conflicts):
         skipped: Table of `readers.read_skipped`.
         duplicates: Table of `duplicates.deduplicate`.
         splits: Table of `splits.split`.
-        distance: Bits within which hashes are near.
-        label_conflicts: "keep_first" or "drop".
+        settings: The settings of `duplicates.deduplicate`.
+        holdout: Tuple of the holdout's table and the table of what was left out of it
+            (`holdout.write_holdout`), if there is a holdout.
 
     Returns:
         A dict ready for JSON:
-        - settings: near_duplicate_distance, label_conflicts;
+        - settings: as given;
         - counts: found = skipped + images; images = duplicates_removed + conflicts_removed +
           kept; near_groups of two or more kept images and the near_images in them;
-          label_conflicts, the groups of duplicates under several labels;
+          label_conflicts, the groups of duplicates under several labels; with a holdout also
+          holdout (images kept) and holdout_removed;
         - classes: class, found, kept, train, val, test per class, in the order of labels;
-        - exact_groups, near_groups, label_conflicts, skipped: {count, examples}, the largest
-          groups first.
+        - files: class, read, changed ({what: count}), skipped ({kind of reason: count}) per
+          class, and under "" for files outside the class folders;
+        - exact_groups, near_groups, label_conflicts: {count, examples}. An example has group
+          (the id of its first image), size, difference (the largest from the first image),
+          ids, sources, classes, differences (first image first, then the least alike) and
+          labels. The group with the largest difference comes first;
+        - skipped and, with a holdout, holdout_removed: {count, examples}.
     """
     images = duplicates.sort_values("id")
     kept = images[images["kept"]].astype({"near_group": "int64"})
-    exact = _groups(images, "exact_group")
+    # The difference of a kept image is from the first of its near duplicates.
+    images = images.assign(difference=images["difference"].mask(images["kept"], 0))
     near = _groups(kept, "near_group")
     conflicts = _groups(images[label_conflict(images)], "exact_group")
     reasons = images["reason"]
-    return {
-        "settings": {
-            "near_duplicate_distance": int(distance),
-            "label_conflicts": label_conflicts,
-        },
+    found = {
+        "settings": settings,
         "counts": {
             "found": len(samples) + len(skipped),
             "skipped": len(skipped),
@@ -51,18 +61,26 @@ def audit(samples, skipped, duplicates, splits, distance, label_conflicts):
             "label_conflicts": len(conflicts),
         },
         "classes": _classes(samples, splits),
-        "exact_groups": _listing(exact, _describe),
+        "files": _files(samples, skipped),
+        "exact_groups": _listing(_groups(images, "exact_group"), _describe),
         "near_groups": _listing(near, _describe),
         "label_conflicts": _listing(conflicts, _describe_conflict),
         "skipped": _listing(skipped[["source", "reason"]].to_dict("records"), dict),
     }
+    if holdout is not None:
+        table, removed = holdout
+        found["counts"] |= {"holdout": len(table), "holdout_removed": len(removed)}
+        removed = removed.sort_values("difference", ascending=False, kind="stable")
+        removed = removed[["source", "class_name", "reason", "difference"]]
+        found["holdout_removed"] = _listing(removed.to_dict("records"), dict)
+    return found
 
 
 def _groups(images, column):
-    """List the groups of two images or more, largest first, then by smallest id."""
+    """List the groups of two images or more, the one with the largest difference first."""
     repeated = images[images.duplicated(column, keep=False)]
     groups = [group for _, group in repeated.groupby(column)]
-    return sorted(groups, key=lambda group: (-len(group), group["id"].iloc[0]))
+    return sorted(groups, key=lambda group: (-group["difference"].max(), -len(group)))
 
 
 def _listing(entries, describe):
@@ -71,13 +89,16 @@ def _listing(entries, describe):
 
 
 def _describe(group):
-    shown = group.head(IDS_LISTED)
+    others = group.iloc[1:].sort_values("difference", ascending=False, kind="stable")
+    shown = pd.concat([group.head(1), others]).head(IDS_LISTED)
     return {
         "group": int(group["id"].iloc[0]),
         "size": len(group),
+        "difference": float(group["difference"].max()),
         "ids": shown["id"].tolist(),
         "sources": shown["source"].tolist(),
         "classes": shown["class_name"].tolist(),
+        "differences": shown["difference"].tolist(),
         "labels": group["class_name"].value_counts().to_dict(),
     }
 
@@ -88,6 +109,20 @@ def _describe_conflict(group):
     if len(kept):
         outcome = f"kept image {kept['id'].iloc[0]} as {kept['class_name'].iloc[0]}"
     return {**_describe(group), "outcome": outcome}
+
+
+def _files(samples, skipped):
+    """Count what became of the files of each class, and of those outside the classes."""
+    rows = []
+    for class_name in [*class_names(samples), ""]:
+        read = samples[samples["class_name"] == class_name]
+        words = [word for text in read["changes"] for word in text.split(", ") if word]
+        reasons = skipped.loc[skipped["class_name"] == class_name, "reason"]
+        kinds = Counter(reason.partition(":")[0] for reason in reasons)
+        if class_name or kinds:
+            row = {"class": class_name, "read": len(read)}
+            rows.append(row | {"changed": dict(Counter(words)), "skipped": dict(kinds)})
+    return rows
 
 
 def _classes(samples, splits):

@@ -11,7 +11,7 @@ import os
 import numpy as np
 import pandas as pd
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.data.seeded_layers import apply_one, image_generator, seeded_layers
 from hemagrid.names import AUGMENTED
 
@@ -140,7 +140,8 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
     # Two threads round the sum of an image's pixels differently from one.
     options.threading.max_intra_op_parallelism = 1
     start = 0
-    for chunk in copies.with_options(options).as_numpy_iterator():
+    batches = copies.with_options(options).as_numpy_iterator()
+    for chunk in logs.track(batches, "Augmenting", len(plan), step=CHUNK):
         out[start : start + len(chunk)] = chunk
         io.release(out)
         start += len(chunk)
@@ -161,6 +162,7 @@ def _table(parents):
             "source": parents["source"].to_numpy(),
             "sha256": "",
             "parent_id": parents["id"].to_numpy(),
+            "group": parents["near_group"].to_numpy(),
         }
     )
 

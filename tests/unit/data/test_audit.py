@@ -1,20 +1,32 @@
 """The audit counts what was found and done, and is plain JSON."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from hemagrid.data import audit
-from hemagrid.data.duplicates import deduplicate
+from hemagrid.data import audit, duplicates
 from hemagrid.data.splits import split
 from hemagrid.io import read_json, write_json
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+SETTINGS = {
+    "duplicates": "pixels",
+    "duplicate_difference": 0.06,
+    "near_duplicate_difference": 0.15,
+    "near_duplicate_distance": 4,
+    "label_conflicts": "keep_first",
+}
 
 
-def dataset(policy):
-    """Twelve distinct images, one near them, 14 copies of image 0, some mislabelled."""
-    values = [7 << (5 * position) for position in range(12)]
-    hashes = [*values, values[5] ^ 1 << 63, *[values[0]] * 14]
+def dataset(label_conflicts="keep_first"):
+    """Twelve pictures, 5 mirrored, 14 copies of 0 of which one is lossy, some mislabelled."""
+    settings = SETTINGS | {"label_conflicts": label_conflicts}
+    coarse = np.random.default_rng(0).integers(40, 216, (12, 6, 6, 3))
+    pictures = coarse.repeat(8, axis=1).repeat(8, axis=2).astype("uint8")
+    lossy = pictures[0].copy()
+    lossy[20, 20] += 9
+    copies = np.repeat(pictures[:1], 13, axis=0)
+    images = np.concatenate([pictures, pictures[5:6, :, ::-1], copies, lossy[None]])
     labels = [row % 2 for row in range(13)] + [0] * 10 + [1] * 4
     samples = pd.DataFrame(
         {
@@ -22,30 +34,30 @@ def dataset(policy):
             "label": labels,
             "class_name": [("blast", "<b>ig</b>")[label] for label in labels],
             "source": [f"a.npz[{row}]" for row in range(27)],
+            "sha256": [pixels.tobytes().hex() for pixels in images],
+            "changes": ["padded, resized", "resized", *[""] * 25],
         }
     )
-    phash = pd.DataFrame({"id": range(27), "phash": [f"{h:016x}" for h in hashes]})
     skipped = pd.DataFrame(
         {
-            "class_name": "blast",
+            "class_name": ["blast"] * 59 + [""],
             "source": [f"blast/{row}.txt" for row in range(60)],
-            "reason": "no picture",
+            "reason": ["unreadable: cut off"] * 2 + ["no picture"] * 57 + ["no class folder"],
         }
     )
-    duplicates = deduplicate(samples, phash, policy, 1)
-    splits = split(duplicates, SHARES, 0)
-    return samples, skipped, duplicates, splits, 1, policy
+    prints = duplicates.fingerprint(images)
+    table = duplicates.deduplicate(samples, prints, settings)
+    return samples, skipped, table, split(table, SHARES, 0), settings
 
 
 @pytest.fixture
 def published(tmp_path):
-    write_json(tmp_path / "audit.json", audit.audit(*dataset("keep_first")))
+    write_json(tmp_path / "audit.json", audit.audit(*dataset()))
     return read_json(tmp_path / "audit.json")
 
 
 def test_counts_add_up(published):
-    counts = published["counts"]
-    assert counts == {
+    assert published["counts"] == {
         "found": 87,
         "skipped": 60,
         "images": 27,
@@ -62,20 +74,42 @@ def test_counts_add_up(published):
     assert [row["kept"] for row in classes] == [7, 6]
     for row in classes:
         assert row["kept"] == row["train"] + row["val"] + row["test"]
-    assert published["settings"] == {
-        "near_duplicate_distance": 1,
-        "label_conflicts": "keep_first",
-    }
+    assert published["settings"] == SETTINGS
 
 
-def test_groups_are_described_and_capped(published):
+def test_files_are_counted_per_class_by_what_was_done_and_why_not(published):
+    assert published["files"] == [
+        {
+            "class": "blast",
+            "read": 17,
+            "changed": {"padded": 1, "resized": 1},
+            "skipped": {"unreadable": 2, "no picture": 57},
+        },
+        {"class": "<b>ig</b>", "read": 10, "changed": {"resized": 1}, "skipped": {}},
+        {"class": "", "read": 0, "changed": {}, "skipped": {"no class folder": 1}},
+    ]
+
+
+def test_the_least_alike_are_listed_first(published):
     (exact,) = published["exact_groups"]["examples"]
     assert exact["size"] == 15 and exact["group"] == 0
-    assert exact["ids"] == [0, *range(13, 24)]
-    assert exact["sources"][1] == "a.npz[13]"
+    assert exact["ids"] == [0, 26, *range(13, 23)]
+    assert exact["sources"][1] == "a.npz[26]"
+    assert exact["difference"] == exact["differences"][1] > 0 == exact["differences"][0]
     assert exact["labels"] == {"blast": 11, "<b>ig</b>": 4}
     (near,) = published["near_groups"]["examples"]
     assert near["ids"] == [5, 12] and near["classes"] == ["<b>ig</b>", "blast"]
+
+
+def test_the_group_with_the_largest_difference_comes_first():
+    samples, skipped, table, splits, settings = dataset()
+    table.loc[[1, 3, 7, 9], ["exact_group", "kept"]] = [[1, True], [1, False]] * 2
+    table.loc[[7, 9], "exact_group"] = 7
+    table.loc[[3, 9], "difference"] = [0.01, 0.05]
+    found = audit.audit(samples, skipped, table, splits, settings)["exact_groups"]
+    assert [example["group"] for example in found["examples"]][0] == 7
+    largest = [example["difference"] for example in found["examples"]]
+    assert found["count"] == 3 and largest == sorted(largest, reverse=True)
 
 
 def test_conflicts_say_what_was_done(published):
@@ -92,4 +126,12 @@ def test_conflicts_say_what_was_done(published):
 def test_lists_are_capped_beside_their_full_count(published):
     skipped = published["skipped"]
     assert skipped["count"] == 60 and len(skipped["examples"]) == audit.LISTED
-    assert skipped["examples"][0] == {"source": "blast/0.txt", "reason": "no picture"}
+    assert skipped["examples"][2] == {"source": "blast/2.txt", "reason": "no picture"}
+
+
+def test_what_was_left_out_of_the_holdout_is_counted_and_listed():
+    removed = pd.DataFrame({"source": ["x", "y"], "class_name": "ig", "difference": [0, 0.1]})
+    removed["reason"] = "duplicate of study image 7"
+    found = audit.audit(*dataset(), (pd.DataFrame({"id": range(5)}), removed))
+    assert found["counts"]["holdout"] == 5 and found["counts"]["holdout_removed"] == 2
+    assert [entry["source"] for entry in found["holdout_removed"]["examples"]] == ["y", "x"]

@@ -25,7 +25,8 @@ from hemagrid.data.augmentation import (
 SIZE, SEED = 48, 42
 # The strongest settings of the study.
 SETTINGS = {"copies": 4, "randaugment": {"n": 4, "m": 1.0}, "augmix": {"k": 4, "m": 0.8}}
-COLUMNS = ["id", "label", "class_name", "source", "sha256", "parent_id", "copy", "policy"]
+COLUMNS = ["id", "label", "class_name", "source", "sha256", "parent_id", "group"]
+COLUMNS += ["copy", "policy"]
 TWINS = (0, 1)  # the same picture under two ids
 
 
@@ -42,7 +43,7 @@ def data_set(tmp_path_factory, draw):
     table = pd.DataFrame({"id": ids, "label": ids % 3})
     table["class_name"] = np.array(["NA", "007", "ig"])[table["label"]]
     table["source"] = "cells.npz"
-    table["near_group"] = ids
+    table["near_group"] = ids // 2 * 2
     table["split"] = np.where(ids < 100, "test", "val")
     table = table.sample(frac=1, random_state=0)
     io.write_table(folder / "splits.csv", table)
@@ -72,6 +73,7 @@ def test_copies_and_their_table(augmented, data_set):
     assert list(table["parent_id"]) == list(parents["id"].repeat(4))
     for column in ("label", "class_name", "source"):
         assert list(table[column]) == list(parents[column].repeat(4))
+    assert list(table["group"]) == list(parents["near_group"].repeat(4))
     assert list(table["copy"]) == [0, 1, 2, 3] * 100
     digests = [hashlib.sha256(copy.tobytes()).hexdigest() for copy in copies]
     assert list(table["sha256"]) == digests
@@ -185,6 +187,7 @@ def test_originals_are_left_untouched(data_set, tmp_path):
     assert list(table.columns) == COLUMNS
     assert sorted(table["parent_id"]) == list(range(100, 110))
     assert list(table["id"]) == list(range(10))
+    assert list(table["group"]) == list(table["parent_id"] // 2 * 2)
     assert set(table["policy"]) == {"original"}
     copies, images = io.open_images(out["images"]), io.open_images(data_set[0])
     np.testing.assert_array_equal(copies, images[table["parent_id"].to_numpy()])
