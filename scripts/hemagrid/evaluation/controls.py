@@ -64,7 +64,7 @@ def write_control(name, tables, seed, out_path):
     sizes = {subset: len(table) for subset, table in subsets.items()}
     probabilities = CONTROLS[name](train["label"].to_numpy(), sizes, len(names), seed)
     answers = {
-        subset: (table["label"], probabilities[subset], table["parent_id"])
+        subset: (table["label"], probabilities[subset], table["group"])
         for subset, table in subsets.items()
     }
     write_predictions(out_path, names, answers)

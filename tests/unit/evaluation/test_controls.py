@@ -25,6 +25,7 @@ def subsets(tmp_path):
                     "label": labels,
                     "class_name": np.array(NAMES)[labels],
                     "parent_id": np.arange(n) // 2 + 50,
+                    "group": np.arange(n) // 6 + 50,
                 }
             ),
         )
@@ -61,13 +62,13 @@ def test_random_labels_score_chance(tmp_path, subsets):
     assert test["auc"] == pytest.approx(0.5, abs=0.05)
 
 
-def test_groups_are_parent_images(tmp_path, subsets):
+def test_groups_are_those_of_near_duplicates(tmp_path, subsets):
     evaluated("random_labels", subsets, tmp_path / "p.npz")
     groups = np.load(tmp_path / "p.npz")["test_groups"]
-    assert (groups == pd.read_csv(subsets["test"])["parent_id"]).all()
+    assert (groups == pd.read_csv(subsets["test"])["group"]).all()
 
 
-def test_of_equally_common_classes_the_first_is_taken():
+def test_ties_go_to_the_first_class():
     drawn = majority_class(np.array([2, 1, 2, 1]), {"test": 2}, 3, seed=0)
     assert (drawn["test"] == [[0, 1, 0], [0, 1, 0]]).all()
 

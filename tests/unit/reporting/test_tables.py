@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from made_study import some_trials
 
 from hemagrid.evaluation.metrics import best_run, evaluate
 from hemagrid.io import read_sparse, write_json
@@ -16,6 +17,7 @@ from hemagrid.reporting.tables import (
     heads_table,
     read_tuned,
     read_winner,
+    trials_table,
     write,
 )
 from hemagrid.reporting.text import DASH, shown
@@ -341,3 +343,11 @@ def test_the_comparison_with_the_winner_is_written_and_spelled(compared, tmp_pat
     assert text["winner minus run, points"][0].startswith("-5.0 (-")
     assert list(text["images"]) == ["test", "augmented test"]
     assert r"convnext\_cfg1" in (tmp_path / "winner.tex").read_text()
+
+
+def test_trials_are_spelled_for_people():
+    text = shown(trials_table(some_trials()))
+    assert list(text["Dense"]) == ["384, 128", "none", "none"]
+    assert list(text["parent"]) == [DASH, DASH, "2"]
+    assert list(text["validation accuracy, %"]) == ["25.0", "50.0", "62.5"]
+    assert list(text["time"]) == ["2 s", "3 s", "1 min 00 s"]

@@ -1,5 +1,3 @@
-"""Finalists: each backbone once, by its best head; ties, missing runs, names in the config."""
-
 import json
 
 import pytest
@@ -45,7 +43,7 @@ def test_a_backbone_ranks_once_by_its_best_head():
     assert ranked[1]["accuracy"]["value"] == 0.78
 
 
-def test_of_equals_the_first_in_grid_order_wins():
+def test_ties_go_to_the_first_in_grid_order():
     ranked = ranking(
         {
             "vgg16_cfg1": metrics("vgg16", 0.5),
@@ -57,7 +55,7 @@ def test_of_equals_the_first_in_grid_order_wins():
     assert [row["run"] for row in ranked] == ["vgg16_cfg1", "convnext_cfg1"]
 
 
-def test_cnns_missing_runs_and_other_subsets_do_not_take_part(tmp_path):
+def test_cnns_missing_runs_and_other_subsets_are_left_out(tmp_path):
     runs = {
         "baseline_cnn": metrics(None, 0.99),
         "convnext_cfg1": None,
@@ -72,7 +70,7 @@ def test_cnns_missing_runs_and_other_subsets_do_not_take_part(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_so_many_are_taken_as_there_are(tmp_path, count):
+def test_no_more_are_chosen_than_there_are(tmp_path, count):
     runs = {f"b{i}_cfg1": metrics(f"b{i}", i / 10) for i in range(3)}
     select_finalists(
         written(tmp_path, runs), tmp_path / "out.json", count, "test_augmented", None
@@ -80,14 +78,14 @@ def test_so_many_are_taken_as_there_are(tmp_path, count):
     assert read(tmp_path / "out.json") == ["b2", "b1", "b0"][:count]
 
 
-def test_names_in_the_config_override_the_choice_and_need_no_run(tmp_path):
+def test_names_in_the_config_replace_the_choice(tmp_path):
     select_finalists([], tmp_path / "out.json", 2, "val", ["vgg16"])
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["finalists"] == ["vgg16"]
     assert content["chosen_by"] == "config"
 
 
-def test_no_run_at_all_is_refused_and_leaves_nothing(tmp_path):
+def test_without_a_run_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match=r"found no transfer run .*tuning\.backbones"):
         select_finalists([], tmp_path / "out.json", 2, "val", None)
     assert not (tmp_path / "out.json").exists()
@@ -96,7 +94,7 @@ def test_no_run_at_all_is_refused_and_leaves_nothing(tmp_path):
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.1, 0.2, 0.3])), min_size=1)
 )
-def test_no_run_of_a_backbone_beats_its_rank(runs):
+def test_every_backbone_ranks_by_its_best_run(runs):
     loaded = {f"{b}_{i}": metrics(b, accuracy) for i, (b, accuracy) in enumerate(runs)}
     ranked = ranking(loaded, "test_augmented")
     values = [row["accuracy"]["value"] for row in ranked]
