@@ -235,8 +235,6 @@ def _write_run(results, run, config, classes, answers, bootstrap, seed):
         size = 2 + sum(map(ord, run)) % 90
         seconds = [12.0 * size * (place + 1) for place in range(len(phases))]
         cost = {
-            "device": "NVIDIA A100",
-            "backend": "tensorflow",
             "parameters": size * 1_000_000,
             "images_per_second": 9000 / size,
             "peak_memory_mib": 300.0 * size,

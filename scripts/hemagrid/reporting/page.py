@@ -244,6 +244,7 @@ class _Study:
                 ]
             )
         costs = [m["cost"] for m in self.metrics.values() if m and m["cost"]]
+        machines = [cost["environment"] for cost in costs if "environment" in cost]
         return {
             "headings": ["run", *(text.heading(name) for name in names)],
             "rows": [
@@ -251,7 +252,7 @@ class _Study:
                 for run, kind, *cells in zip(table["run"], table["kind"], *columns, strict=True)
             ],
             "full": text.shown(self.grid),
-            "devices": sorted({cost["device"] for cost in costs}),
+            "devices": sorted({machine["gpu"] or machine["cpu"] for machine in machines}),
             "accuracy": self._draw(self.best and charts.accuracy_chart(self.grid)),
             "cost": self._draw(self.best and charts.cost_chart(self.grid)),
         }

@@ -2,6 +2,7 @@ import functools
 import json
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,7 +16,7 @@ from hemagrid.io import write_table
 from hemagrid.reporting import charts
 from hemagrid.reporting.charts import pareto_front
 from hemagrid.reporting.tables import grid_table
-from hemagrid.reporting.text import TRAINING_TIME
+from hemagrid.reporting.text import TRAINING_TIME, shown
 from hemagrid.tuning.trials import read_trials
 
 HOSTILE = (
@@ -277,6 +278,14 @@ def test_a_study_without_results_is_drawn_too():
     grid = grid_table({"vgg16_cfg1": None})
     assert {"vgg16_cfg1", "missing"} <= set(texts(charts.accuracy_chart(grid)))
     assert f"{TRAINING_TIME}, s" in texts(charts.cost_chart(grid))
+
+
+def test_training_time_has_the_same_name_in_table_chart_and_captions():
+    assert TRAINING_TIME in shown(a_grid())
+    assert f"{TRAINING_TIME}, s" in texts(charts.cost_chart(a_grid()))
+    captions = Path(__file__).parents[3] / "workflow" / "report"
+    for name in ("grid", "cost"):
+        assert TRAINING_TIME in (captions / f"{name}.rst").read_text()
 
 
 def test_cost_leaves_out_what_has_none_and_marks_the_front():

@@ -63,49 +63,6 @@ def test_checksums(tmp_path):
 # What a study is run by.
 
 
-@pytest.fixture
-def repository(tmp_path, require_program):
-    """A git repository with one commit of one file; a function that runs git in it."""
-    require_program("git", "git")
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    (folder / "tracked.py").write_text("1")
-
-    def git(*arguments):
-        name = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=0"]
-        command = ["git", *name, *arguments]
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-        return run.stdout.strip()
-
-    git("init", "--quiet")
-    git("add", ".")
-    git("commit", "--quiet", "-m", "first")
-    git("tag", "-m", "a name", "v1")
-    git.folder = folder
-    return git
-
-
-def test_the_commit_of_the_workflow(repository):
-    commit = repository("rev-parse", "HEAD")
-    tracked = repository.folder / "tracked.py"
-    assert provenance.commit_of(tracked) == (commit, False)
-    (repository.folder / "new.py").write_text("of no commit")
-    assert provenance.commit_of(tracked) == (commit, False)
-    tracked.write_text("2")
-    assert provenance.commit_of(tracked) == (commit, True)
-    repository("add", ".")
-    assert provenance.commit_of(tracked) == (commit, True)
-
-
-def test_where_nothing_is_tracked_there_is_no_commit(repository, tmp_path, monkeypatch):
-    (repository.folder / "new.py").write_text("of no commit")
-    assert provenance.commit_of(repository.folder / "new.py") == (None, None)
-    (tmp_path / "elsewhere.py").write_text("")
-    assert provenance.commit_of(tmp_path / "elsewhere.py") == (None, None)
-    monkeypatch.setenv("PATH", str(tmp_path))  # no git
-    assert provenance.commit_of(repository.folder / "tracked.py") == (None, None)
-
-
 # Runs itself once more, as snakemake does for a job, and then a script of the job's.
 SNAKEMAKE = """\
 import subprocess, sys
@@ -141,22 +98,6 @@ def test_the_command_is_that_of_the_outermost_snakemake(tmp_path, started):
 
 def test_without_snakemake_there_is_no_command():
     assert provenance.snakemake_command() is None
-
-
-def test_the_machine(tmp_path, monkeypatch):
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho NVIDIA H200\necho NVIDIA H200\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    machine = provenance.host()
-    assert machine["gpus"] == ["NVIDIA H200", "NVIDIA H200"]
-    assert machine["cpu"].strip() and machine["cores"] == os.cpu_count()
-    assert 100 < machine["memory_mib"] < 10**8
-    # As it does without a driver.
-    program.write_text("#!/bin/sh\necho NVIDIA-SMI has failed\nexit 9\n")
-    assert provenance.host()["gpus"] == []
-    program.unlink()
-    assert provenance.host()["gpus"] == []
 
 
 def test_the_record_holds_no_secret(tmp_path, monkeypatch):
