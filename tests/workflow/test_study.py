@@ -296,14 +296,14 @@ def test_a_package_alone_is_as_good_as_its_run(study):
     with zipfile.ZipFile(of_run(study, "regularized_cnn", "submission.zip")) as packed:
         assert sorted(packed.namelist()) == ["model.keras", "model.py"]
     grid = pd.read_csv(study.results / "tables" / "grid.csv", index_col="run")
-    shown = grid.loc[grid["codabench_pct"].notna(), ["codabench_pct", "codabench_source"]]
-    assert shown.to_dict("index") == {
+    local = grid.loc[grid["local_score_pct"].notna(), ["local_score_pct", "local_score_set"]]
+    assert local.to_dict("index") == {
         "regularized_cnn": {
-            "codabench_pct": pytest.approx(100 * test["accuracy"]["value"]),
-            "codabench_source": "scored here",
-        },
-        "mobilenetv3_cfg1": {"codabench_pct": 12.5, "codabench_source": "reported"},
+            "local_score_pct": pytest.approx(100 * test["accuracy"]["value"]),
+            "local_score_set": "test",
+        }
     }
+    assert grid["codabench_pct"].dropna().to_dict() == {"mobilenetv3_cfg1": 12.5}
 
 
 def test_new_pictures_are_told_as_the_study_saw_them(study, tmp_path, environment):
