@@ -8,6 +8,7 @@ with job(snakemake.log[0]):
     from hemagrid.training.embeddings import cache_features
 
     cache_features(
+        snakemake.wildcards.backbone,
         {key: snakemake.params[key] for key in ("application", "top")},
         snakemake.params.precision,
         dict(snakemake.input.items()),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hemagrid import io, logs
 from hemagrid.errors import Stopped
-from hemagrid.training import run, trainer
+from hemagrid.training import jobs, run, trainer
 from hemagrid.tuning.search import search_head
 
 PATIENCE = 300  # seconds for anything
@@ -39,6 +39,7 @@ class Child:
         os.dup2(output, 1)
         os.dup2(output, 2)
         logs.log_to_terminal()
+        jobs.STARTED = time.perf_counter()
         status = 1
         try:
             work = search_head if job["kind"] == "search" else run.train_run

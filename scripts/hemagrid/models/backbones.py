@@ -180,6 +180,7 @@ def write_weights(out, settings, image_size, seed, images=None, splits=None, wei
         backbone = random_backbone(application, pixels, seed)
     else:
         backbone = saved_backbone(application, image_size, weights)
+    io.remove_temporaries(out)
     with io.replacing(out) as temporary:
         backbone.save_weights(temporary)
 

@@ -12,16 +12,47 @@ def begin(seed, precision="float32"):
 
     Args:
         seed: An int.
-        precision: A Keras dtype policy, such as "float32" or "mixed_bfloat16".
+        precision: The config's `training.precision`: "float32"; "tensorfloat32", which is
+            float32 except that recent NVIDIA GPUs (since Ampere) round the inputs of matrix
+            products and convolutions to 10 bits of mantissa; or "mixed_bfloat16". TensorFlow
+            and JAX use tensorfloat32 on those GPUs unless told otherwise, so it is always set.
     """
     import keras
 
+    rounded = precision == "tensorfloat32"
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(precision)
-    if keras.backend.backend() == "tensorflow" and device() == "cpu":
+    keras.config.set_dtype_policy("float32" if rounded else precision)
+    if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        tensorflow.config.experimental.enable_tensor_float_32_execution(rounded)
+        if device() == "cpu":
+            options = {"disable_meta_optimizer": True}
+            tensorflow.config.optimizer.set_experimental_options(options)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        names = {"float32": "float32", "tensorfloat32": "tensorfloat32"}
+        jax.config.update("jax_default_matmul_precision", names.get(precision))
+
+
+def precision():
+    """Return the precision that is computed: tensorfloat32 only where the GPU has it."""
+    import keras
+
+    policy, name = keras.config.dtype_policy().name, keras.backend.backend()
+    rounded = False
+    if name == "tensorflow":
+        import tensorflow
+
+        rounded = tensorflow.config.experimental.tensor_float_32_execution_enabled()
+    elif name == "jax":
+        import jax
+
+        rounded = jax.config.jax_default_matmul_precision == "tensorfloat32"
+    found = gpu()
+    has_it = found is not None and found[1] >= (8, 0)
+    return "tensorfloat32" if policy == "float32" and rounded and has_it else policy
 
 
 def device():
@@ -30,6 +61,27 @@ def device():
 
     kinds = {name.split(":")[0].lower() for name in keras.distribution.list_devices()}
     return next((kind for kind in ("tpu", "gpu") if kind in kinds), "cpu")
+
+
+def gpu():
+    """Return the name and the compute capability (major, minor) of the first GPU, or None."""
+    import keras
+
+    if device() != "gpu":
+        return None
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        first = tensorflow.config.list_physical_devices("GPU")[0]
+        details = tensorflow.config.experimental.get_device_details(first)
+        return details.get("device_name"), details.get("compute_capability", (0, 0))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        first = jax.devices()[0]
+        capability = str(getattr(first, "compute_capability", "0.0")).split(".")
+        return first.device_kind, tuple(map(int, capability))
+    return None, (0, 0)
 
 
 def gradient(function, inputs):

@@ -7,12 +7,12 @@ other settings, data or code is never used.
 
 import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import os
 import shutil
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from zipfile import ZipFile
@@ -23,6 +23,8 @@ from filelock import SoftFileLease, Timeout
 from hemagrid import io
 from hemagrid.errors import InputError
 from hemagrid.names import CHECKPOINTS
+from hemagrid.revisions import REVISIONS
+from hemagrid.training import environment, jobs
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +37,17 @@ LEASE = 120.0
 REMINDER = 300  # seconds between two lines about waiting
 
 
-def key_of(settings, inputs, code):
-    """Hash everything that determines a result.
+def key_of(stage, settings, inputs, *packages):
+    """Hash everything that determines a result, and what a checkpoint of it looks like.
+
+    Code counts by the stage's revision, not by its text: raise the revision when results or
+    the layout of checkpoints change.
 
     Args:
+        stage: A stage of `revisions.REVISIONS`.
         settings: Anything that JSON can hold.
         inputs: {name: path} of files, of which the content counts.
-        code: {name: str} of source texts and versions.
+        packages: Modules whose version matters, beside Keras, its backend and NumPy.
 
     Returns:
         16 hex digits of a SHA-256.
@@ -50,8 +56,9 @@ def key_of(settings, inputs, code):
     for name, path in sorted(inputs.items()):
         with open(path, "rb") as content:
             digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
-    identity = json.dumps([settings, digests, code], sort_keys=True)
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    identity = [stage, REVISIONS[stage], settings, digests, environment.versions(*packages)]
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Checkpoint:
@@ -68,6 +75,28 @@ class Checkpoint:
         self.run, self.key, self.still_ours = run, key, still_ours
         self.folder = Path(folder) / run
         self.path = self.folder / f"{key}.npz"
+        self.waited = 0.0  # seconds for another process, which are not this one's work
+        self.former = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mib": 0.0}
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            progress = io.read_json(self.folder / "progress.json")
+            if progress["key"] == key:
+                self.former = progress["spent"]
+
+    def spent(self):
+        """Return what all processes of this run have used so far.
+
+        A process that was killed counts up to its last progress record or checkpoint.
+
+        Returns:
+            `seconds` (without waiting for another process), `cpu_seconds`, `peak_memory_mib`
+            (the largest of them).
+        """
+        used = jobs.usage()
+        used["seconds"] -= self.waited
+        used["seconds"] += self.former["seconds"]
+        used["cpu_seconds"] += self.former["cpu_seconds"]
+        used["peak_memory_mib"] = max(used["peak_memory_mib"], self.former["peak_memory_mib"])
+        return used
 
     def save(self, facts, arrays):
         """Write the state.
@@ -80,13 +109,23 @@ class Checkpoint:
             arrays: Pairs (name, array). Each is written before the next is asked for.
         """
         self.still_ours()
-        text = json.dumps({"run": self.run, "key": self.key} | facts, allow_nan=False)
+        facts = {"run": self.run, "key": self.key, "spent": self.spent()} | facts
+        text = json.dumps(facts, allow_nan=False)
         try:
             with io.replacing(self.path) as temporary, ZipFile(temporary, "w") as archive:
-                # Like np.savez, which would hold all arrays in memory at once.
-                for name, array in itertools.chain([("facts", np.array(text))], arrays):
+
+                def write(name, array):
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, array, allow_pickle=False)
+
+                # Like np.savez, which would hold all arrays in memory at once.
+                write("facts", np.array(text))
+                names = []
+                for name, array in arrays:
+                    write(name, array)
+                    names.append(name)
+                # A damaged archive may lack members without a word.
+                write("names", np.array(names, dtype=str))
         except OSError as error:
             logger.info(
                 f"{self.run}: the checkpoint could not be written: {error}. Training goes "
@@ -108,7 +147,8 @@ class Checkpoint:
         try:
             with np.load(self.path, allow_pickle=False) as stored:
                 facts = json.loads(str(stored["facts"]))
-                arrays = {name: stored[name] for name in stored.files if name != "facts"}
+                arrays = {name: stored[name] for name in stored["names"].tolist()}
+            self.former = max(self.former, facts["spent"], key=lambda each: each["seconds"])
             owner = (facts["run"], facts["key"])
             if owner != (self.run, self.key):
                 raise ValueError(f"it is of run {owner[0]}, key {owner[1]}")
@@ -125,7 +165,8 @@ class Checkpoint:
 
     def report(self, facts):
         """Write `progress.json` for people who watch a job: `facts` and which process it is."""
-        facts = {"run": self.run} | facts | {"updated": _now()} | _this_process()
+        facts = {"run": self.run, "key": self.key, "spent": self.spent()} | facts
+        facts |= {"updated": _now()} | _this_process()
         with contextlib.suppress(OSError):
             io.write_json(self.folder / "progress.json", facts)
 
@@ -148,7 +189,9 @@ def compute_once(run, key, out, record, compute, folder=FOLDER):
         compute: Called with a `Checkpoint`; makes the files.
         folder: Where checkpoints lie until `compute` returns.
     """
+    asked = time.perf_counter()
     with one_writer(run, folder) as still_ours:
+        waited = time.perf_counter() - asked
         complete = all(Path(path).exists() for path in out.values())
         if complete and io.read_json(out[record]).get("key") == key:
             logger.info(f"{run}: another process has finished this meanwhile")
@@ -156,6 +199,8 @@ def compute_once(run, key, out, record, compute, folder=FOLDER):
         for path in out.values():
             io.remove_temporaries(path)
         checkpoint = Checkpoint(run, key, folder, still_ours)
+        checkpoint.waited = waited
+        io.remove_temporaries(checkpoint.path)
         compute(checkpoint)
         checkpoint.remove()
 
@@ -213,13 +258,17 @@ def _now():
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _read(path):
+    try:
+        return io.read_json(path)
+    except (OSError, ValueError):
+        return {}
+
+
 def _described(process):
     """Name a process by its record, or by the file that holds it, if that can be read."""
     if isinstance(process, Path):
-        try:
-            process = io.read_json(process)
-        except (OSError, ValueError):
-            process = {}
+        process = _read(process)
     job, since = process.get("slurm_job_id"), process.get("since")
     return (
         f"process {process.get('pid', '?')} on {process.get('host', '?')}"

@@ -5,12 +5,17 @@ once: activations by the trunk, and embeddings from them by the top. Both are fl
 half precision would change what is learned from them.
 """
 
+import functools
+import time
+
 import numpy as np
 
 from hemagrid import io, logs
+from hemagrid.errors import InputError
 from hemagrid.models import backbones
 from hemagrid.names import LEARNED, TRAIN
-from hemagrid.training import backend
+from hemagrid.training import backend, checkpoints
+from hemagrid.training.environment import environment
 
 BATCH = 64  # fixed, because features differ in the last bit between batch sizes
 
@@ -40,7 +45,9 @@ def predict(model, array, batch_size=BATCH):
     return np.concatenate([outputs for _, outputs in batches(model, array, batch_size)])
 
 
-def write_features(trunk, top, images, activations, embeddings, description="Embedding"):
+def write_features(
+    trunk, top, images, activations, embeddings, description="Embedding", report=None
+):
     """Pass images through trunk and top, and write what comes out of each, as float32.
 
     Args:
@@ -51,36 +58,69 @@ def write_features(trunk, top, images, activations, embeddings, description="Emb
         activations: Path of the trunk's outputs (N, h, w, c), `.npy`.
         embeddings: Path of the top's outputs (N, F), `.npy`.
         description: What the lines of progress say.
+        report: Called every ten seconds with the number of images done, or None.
+
+    Raises:
+        InputError: if an embedding is not finite.
     """
-    count = len(images)
+    count, reported = len(images), time.monotonic()
     with (
         io.new_array(activations, (count, *trunk.output.shape[1:]), "float32") as below,
         io.new_array(embeddings, (count, *top.output.shape[1:]), "float32") as above,
     ):
-        for rows, outputs in logs.track(
-            batches(trunk, images), description, total=count, step=BATCH
-        ):
+        steps = logs.track(batches(trunk, images), description, total=count, step=BATCH)
+        for rows, outputs in steps:
             below[rows] = outputs
             above[rows] = predict(top, outputs)
+            if not np.isfinite(above[rows]).all():
+                raise InputError(
+                    f"{description}: found embeddings of NaN or infinity among images "
+                    f"{rows.start} to {rows.stop - 1}, expected finite numbers; check the "
+                    "backbone's weights, and use training.precision: float32"
+                )
             io.release(below)
             io.release(above)
+            if report and time.monotonic() - reported >= logs.INTERVAL:
+                report(rows.stop)
+                reported = time.monotonic()
 
 
-def cache_features(settings, precision, inputs, out):
+def cache_features(backbone, settings, precision, inputs, out, folder=checkpoints.FOLDER):
     """Write the activations and embeddings of the training and validation images.
 
+    A second process for the same backbone waits, and has nothing to do once the first has
+    finished. What a killed process left is removed.
+
     Args:
-        settings: `application` and `top` of a backbone's config.
+        backbone: Its name in the config.
+        settings: `application` and `top` of the backbone's config.
         precision: The config's `training.precision`.
         inputs: Paths of the images, {subset: path}, and of the backbone's `weights`.
-        out: Paths `activations_{subset}` and `embeddings_{subset}`.
+        out: Paths `activations_{subset}` and `embeddings_{subset}`, and `cost`, a JSON that is
+            written last: the `key` of it all, `environment`, `images`, and `seconds`,
+            `cpu_seconds` and `peak_memory_mib` of all processes that worked on it.
+        folder: Where the lock and the progress record lie.
     """
+    key = checkpoints.key_of("embed", settings | {"precision": precision}, inputs)
+    compute = functools.partial(_embed, settings, precision, inputs, out)
+    checkpoints.compute_once(f"embed_{backbone}", key, out, "cost", compute, folder)
+
+
+def _embed(settings, precision, inputs, out, checkpoint):
     backend.begin(0, precision)
+    made_with = environment("embed")
     images = {subset: io.open_images(inputs[subset]) for subset in LEARNED}
+    total = sum(map(len, images.values()))
     application, size = settings["application"], images[TRAIN].shape[1]
     backbone = backbones.load_backbone(application, size, inputs["weights"])
     trunk, top = backbones.cut_backbone(backbone, settings["top"])
+    before = 0
     for subset, pixels in images.items():
+
+        def report(done, before=before):
+            facts = {"phase": "embed", "images": before + done, "of": total}
+            checkpoint.report(facts)
+
         write_features(
             trunk,
             top,
@@ -88,4 +128,8 @@ def cache_features(settings, precision, inputs, out):
             out[f"activations_{subset}"],
             out[f"embeddings_{subset}"],
             f"Embedding {subset} by {application}",
+            report,
         )
+        before += len(pixels)
+    cost = {"key": checkpoint.key, "environment": made_with, "images": total}
+    io.write_json(out["cost"], cost | checkpoint.spent())

@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 from hemagrid.errors import InputError
 from hemagrid.training.backend import device
 
+STARTED = time.perf_counter()  # jobs import this module first, before Keras
+
 POLL = 5  # seconds between two attempts to claim a GPU
 
 _claimed = []  # the lock of this process's GPU
@@ -119,7 +121,11 @@ def stop_signals():
             signal.signal(number, handler)
 
 
-def peak_memory_mib():
-    """Return the largest resident memory of this process so far, in MiB."""
+def usage():
+    """Return what this process has used: `seconds`, `cpu_seconds` and `peak_memory_mib`."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)
+    return {
+        "seconds": time.perf_counter() - STARTED,
+        "cpu_seconds": time.process_time(),
+        "peak_memory_mib": peak / (1024**2 if sys.platform == "darwin" else 1024),
+    }

@@ -1,7 +1,6 @@
 """Training one run of the grid, from files to files."""
 
 import functools
-import importlib
 import time
 from pathlib import Path
 
@@ -12,20 +11,11 @@ import pandas as pd
 from hemagrid import io
 from hemagrid.models.cnns import build_cnn
 from hemagrid.names import FEATURE_EXTRACTION, FINETUNE_ALL, FINETUNE_TOP, LEARNED, TRAIN, VAL
-from hemagrid.training import backend, checkpoints, embeddings, jobs
+from hemagrid.training import backend, checkpoints, embeddings
+from hemagrid.training.environment import environment
 from hemagrid.training.predictions import write_predictions
 from hemagrid.training.trainer import Examples, Phase, Trainer
 from hemagrid.training.transfer import train_transfer
-
-
-def run_key(settings, inputs):
-    """Hash everything that determines a run: settings, data, code and versions."""
-    rooms = (Path(__file__).parent, Path(__file__).parents[1] / "models")
-    sources = [source for room in rooms for source in sorted(room.glob("*.py"))]
-    code = {source.name: source.read_text(encoding="utf-8") for source in sources}
-    for package in (keras, np, importlib.import_module(keras.backend.backend())):
-        code[package.__name__] = package.__version__
-    return checkpoints.key_of(settings, inputs, code)
 
 
 def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
@@ -39,8 +29,11 @@ def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
         inputs: Paths `images_{subset}` and `table_{subset}` of each subset; for a transfer run
             also `weights`, `embeddings_{train,val}` and `activations_{train,val}`; for a tuned
             run also `head`, the JSON that its search wrote.
-        out: Paths of `model`, which takes pixels 0-255 and has no optimizer state, `history`,
-            `predictions`, and `cost`, which is written last and holds the key of it all.
+        out: Paths of `model`, which takes pixels 0-255 and has no optimizer state, `history`
+            (see `Trainer`), `predictions`, and `cost`, which is written last: the `key` of it
+            all, `environment`, `parameters`, `images_per_second` (through the network in
+            batches of 64), `phases` ({name: {epochs, seconds}}), and `seconds`, `cpu_seconds`
+            and `peak_memory_mib` of all processes that worked on the run.
         folder: Where checkpoints lie until the results are complete.
 
     Raises:
@@ -50,8 +43,9 @@ def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
     if "head" in inputs:
         settings = settings | {"head": io.read_json(inputs["head"])["head"]}
         inputs = {name: path for name, path in inputs.items() if name != "head"}
+    key = checkpoints.key_of("train", settings, inputs)
     compute = functools.partial(_train, run, settings, inputs, out)
-    checkpoints.compute_once(run, run_key(settings, inputs), out, "cost", compute, folder)
+    checkpoints.compute_once(run, key, out, "cost", compute, folder)
 
 
 def _train(run, settings, inputs, out, checkpoint):
@@ -62,8 +56,9 @@ def _train(run, settings, inputs, out, checkpoint):
     labels = {name: table["label"].to_numpy() for name, table in tables.items()}
     class_names = io.class_names(tables[TRAIN])
     image_size, classes, seed = images[TRAIN].shape[1], len(class_names), settings["seed"]
+    backend.begin(seed, settings["training"]["precision"])
+    made_with = environment("train")
     if settings["kind"] == "cnn":
-        backend.begin(seed, settings["training"]["precision"])
         cnn = settings["model"]
         model = build_cnn(cnn, image_size, classes)
         trainer = Trainer(run, settings["training"], classes, seed, ["training"], checkpoint)
@@ -110,7 +105,7 @@ def _train(run, settings, inputs, out, checkpoint):
             outputs.append(probabilities)
             seconds.append(time.perf_counter() - started)
             started = time.perf_counter()
-        groups = tables[name]["parent_id"].to_numpy()
+        groups = tables[name]["group"].to_numpy()
         predictions[name] = (labels[name], np.concatenate(outputs), groups)
     write_predictions(out["predictions"], class_names, predictions)
     io.write_table(out["history"], pd.DataFrame(trainer.history))
@@ -121,12 +116,11 @@ def _train(run, settings, inputs, out, checkpoint):
         out["cost"],
         {
             "key": checkpoint.key,
-            "device": backend.device(),
-            "backend": keras.backend.backend(),
+            "environment": made_with,
             "parameters": model.count_params(),
             # Of the median batch, because the first one may include tracing.
             "images_per_second": embeddings.BATCH / float(np.median(seconds)),
-            "peak_memory_mib": jobs.peak_memory_mib(),
             "phases": trainer.cost(),
+            **checkpoint.spent(),
         },
     )

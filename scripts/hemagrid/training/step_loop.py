@@ -13,19 +13,22 @@ import numpy as np
 # The graph of the loop takes seconds longer to build for EfficientNetV2M with its hundreds.
 LOOPED_VARIABLES = 100
 
+RESULTS = ("loss", "cross_entropy", "accuracy")
+"""What a step returns: the weighted loss that it lowers, and two measures without weights."""
+
 
 def training_steps(model, batch_size, inputs):
     """Return a function that takes one or more training steps of a model.
 
     Args:
-        model: A compiled Keras model with a metric named "accuracy".
+        model: A compiled Keras model with metrics named "cross_entropy" and "accuracy".
         batch_size: Rows per step.
         inputs: An array (N, ...) of the shape and dtype that the steps will get.
 
     Returns:
         A function from the inputs (K, batch_size, ...), labels int64 (K, batch_size) and
-        sample weights float32 (K, batch_size) of K steps to float32 (K, 2): the loss and the
-        accuracy on each of these batches.
+        sample weights float32 (K, batch_size) of K steps to float32 (K, 3): the `RESULTS` on
+        each of these batches.
     """
     import keras
 
@@ -34,7 +37,7 @@ def training_steps(model, batch_size, inputs):
             model.train_on_batch(inputs, labels, sample_weight=weights, return_dict=True)
             for inputs, labels, weights in zip(*batches, strict=True)
         )
-        return np.array([[each["loss"], each["accuracy"]] for each in logs], "float32")
+        return np.array([[each[name] for name in RESULTS] for each in logs], "float32")
 
     if keras.backend.backend() != "tensorflow" or len(model.variables) > LOOPED_VARIABLES:
         return step_by_step
@@ -42,7 +45,7 @@ def training_steps(model, batch_size, inputs):
 
     def step(batch):
         logs = model.train_step(batch)
-        result = tensorflow.stack([logs["loss"], logs["accuracy"]])
+        result = tensorflow.stack([logs[name] for name in RESULTS])
         model.reset_metrics()  # not before: Keras builds them in the first step
         return result
 
@@ -56,7 +59,7 @@ def training_steps(model, batch_size, inputs):
 
     @tensorflow.function(input_signature=specs, autograph=False)
     def loop(*batches):
-        result = tensorflow.TensorSpec(2, "float32")
+        result = tensorflow.TensorSpec(len(RESULTS), "float32")
         return tensorflow.map_fn(
             step, batches, parallel_iterations=1, fn_output_signature=result
         )

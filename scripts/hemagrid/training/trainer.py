@@ -66,7 +66,7 @@ class Position:
 
     phase: str
     epoch: int = 1  # the current one, counted from 1
-    steps: list = field(default_factory=list)  # [loss, accuracy] of each step of the epoch
+    steps: list = field(default_factory=list)  # step_loop.RESULTS of the epoch's steps
     seconds: float = 0.0  # spent on the epoch so far
     waited: int = 0  # epochs since the best one
     best_row: int | None = None  # the history row of this phase's best epoch
@@ -140,14 +140,27 @@ def step_function(model, optimizer, batch_size, inputs, xla="auto"):
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        metrics=[
+            keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy"),
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        ],
         jit_compile=xla,
     )
     return step_loop.training_steps(model, batch_size, inputs)
 
 
+class Diverged(InputError):
+    """Training gave no numbers before any epoch gave weights to keep."""
+
+
 class Trainer:
     """Trains phases in order, keeps their history and the best weights so far.
+
+    A row of the history has `phase`, `epoch`, `weighted_loss` (the mean cross-entropy that
+    training lowers, with class weights if `settings` ask for them), `loss` and `accuracy` (of
+    the same batches, each image weighing the same, as in `val_loss` and `val_accuracy`; with
+    dropout, and before each step's update), `learning_rate`, `seconds` and `best` (whether the
+    phase's best weights are of this epoch). An epoch that gave no numbers has None instead.
 
     Early stopping watches `settings["monitor"]` on the validation set. The best weights are
     carried from phase to phase, so a phase that makes things worse leaves no trace.
@@ -197,14 +210,17 @@ class Trainer:
             phase: A `Phase`.
 
         Raises:
-            InputError: if the loss is not a number before any epoch gave weights to keep.
+            Diverged: if the loss is not a number before any epoch gave weights to keep.
             Stopped: on SIGTERM or SIGINT.
         """
         if self.saved and self.saved[0]["position"]["phase"] != phase.name:
             return  # finished before the checkpoint was written
         model, inputs, labels = phase.model, phase.train.inputs, phase.train.labels
         optimizer = build_optimizer(
-            self.settings["optimizer"], phase.learning_rate, self.weight_decay
+            self.settings["optimizer"],
+            phase.learning_rate,
+            self.weight_decay,
+            model.trainable_variables,
         )
         size = min(phase.batch_size, len(labels))
         take_steps = step_function(model, optimizer, size, inputs)
@@ -232,9 +248,12 @@ class Trainer:
                     rows = order[len(position.steps) :][:per_call]
                     batches = io.take(inputs, rows)
                     weights = weight_of[labels[rows]]
-                    position.steps += take_steps(batches, labels[rows], weights).tolist()
+                    results = take_steps(batches, labels[rows], weights)
+                    position.steps += results.tolist()
                     now = time.perf_counter()
                     position.seconds = now - started
+                    if not np.isfinite(results).all():
+                        break  # before a checkpoint is written
                     short = now - called < CALL_SECONDS and batches.nbytes < CALL_BYTES
                     if len(rows) == per_call and short:
                         per_call *= 2
@@ -250,16 +269,39 @@ class Trainer:
             self.history[position.best_row]["best"] = True
 
     def _finish_epoch(self, phase, position, started):
-        """Validate, add a row to the history, and keep the weights if they are the best."""
-        loss, accuracy = np.mean(position.steps, axis=0)
-        val_loss, val_accuracy = score(
-            embeddings.predict(phase.model, phase.val.inputs), phase.val.labels
-        )
+        """Validate, add a row to the history, and keep the weights if they are the best.
+
+        If a step, the validation or the weights gave no numbers, the phase ends.
+        """
+        found, epoch = None, position.epoch
+        advice = f"lower the learning rate (now {phase.learning_rate:g})"
+        finite = np.isfinite(position.steps).all(axis=1)
+        weighted_loss, loss, accuracy = np.mean(position.steps, axis=0).tolist()
+        val_loss = val_accuracy = improved = None
+        if not finite.all():
+            step = int(finite.argmin())
+            found = f"a loss of {position.steps[step][0]} in step {step + 1}"
+            if epoch == 1 and step == 0:
+                advice = (
+                    "nothing was learned yet, so look for them in the inputs or the weights"
+                )
+        else:
+            val_loss, val_accuracy = score(
+                embeddings.predict(phase.model, phase.val.inputs), phase.val.labels
+            )
+            value = -val_loss if self.settings["monitor"] == "val_loss" else val_accuracy
+            improved = self.best is None or value > self.best
+            weights = phase.model.get_weights() if improved else []
+            if not np.isfinite(val_loss):
+                found = f"a val_loss of {val_loss}"
+            elif not all(np.isfinite(each).all() for each in weights):
+                found = "weights that are infinite or not numbers"
         row = {
             "phase": phase.name,
-            "epoch": position.epoch,
-            "loss": float(loss),
-            "accuracy": float(accuracy),
+            "epoch": epoch,
+            "weighted_loss": weighted_loss,
+            "loss": loss,
+            "accuracy": accuracy,
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
             "learning_rate": phase.learning_rate,
@@ -267,30 +309,29 @@ class Trainer:
             "best": False,
         }
         self.history.append(row)
-        position.epoch, position.steps, position.seconds = position.epoch + 1, [], 0.0
-        if np.isfinite([loss, val_loss]).all():
-            value = -val_loss if self.settings["monitor"] == "val_loss" else val_accuracy
-            position.waited += 1
-            if self.best is None or value > self.best:
-                self.best, self.best_weights = value, phase.model.get_weights()
+        position.epoch, position.steps, position.seconds = epoch + 1, [], 0.0
+        position.waited += 1
+        if found:
+            found = (
+                f"{self.run}: {phase.name} epoch {epoch}: found {found}, expected finite "
+                f"numbers; {advice}"
+            )
+            if self.best is None:
+                raise Diverged(found)
+            logger.info(f"{found}. The phase ends here and the best weights so far are kept")
+            # Its accuracy means nothing either.
+            blank = ("weighted_loss", "loss", "accuracy", "val_loss", "val_accuracy")
+            row |= dict.fromkeys(blank)
+            position.waited = phase.patience
+        else:
+            if improved:
+                self.best, self.best_weights = value, weights
                 position.waited, position.best_row = 0, len(self.history) - 1
             self.say(
-                f"{self.run:24} {phase.name:18} epoch {row['epoch']:2}/{phase.epochs:<2}  "
+                f"{self.run:24} {phase.name:18} epoch {epoch:2}/{phase.epochs:<2}  "
                 f"loss {loss:7.4f}  val_loss {val_loss:7.4f}  "
                 f"val_accuracy {100 * val_accuracy:5.1f} %  {row['seconds']:6.1f} s"
             )
-        else:
-            found = (
-                f"{self.run}: {phase.name} epoch {row['epoch']}: found a loss of {loss} and a "
-                f"val_loss of {val_loss}, expected numbers; lower the learning rate "
-                f"(now {phase.learning_rate:g})"
-            )
-            if self.best is None:
-                raise InputError(found)
-            logger.info(f"{found}. The phase ends here and the best weights so far are kept")
-            # Its accuracy means nothing either.
-            row |= dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"))
-            position.waited = phase.patience
         if self.checkpoint:
             names = ("phase", "epoch", "val_loss", "val_accuracy", "seconds")
             self.checkpoint.report(
@@ -298,7 +339,7 @@ class Trainer:
                 | {
                     "epochs": phase.epochs,
                     "phases": list(self.phases),
-                    "images_per_second": len(phase.train.labels) / row["seconds"],
+                    "trained_images_per_second": len(phase.train.labels) / row["seconds"],
                 }
             )
 

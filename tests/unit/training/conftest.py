@@ -72,6 +72,7 @@ def data_set(tmp_path_factory, draw):
         table = pd.DataFrame({"id": np.arange(count), "label": labels})
         # Names that a CSV reader may take for something else.
         table["class_name"] = np.array(["NA", "007", "true"])[labels]
-        table["parent_id"] = 100 + table["id"] // 2
+        table["parent_id"] = table["id"]
+        table["group"] = 100 + table["id"] // 2
         io.write_table(inputs[f"table_{subset}"], table)
     return inputs

@@ -21,6 +21,46 @@ def test_begin_seeds_and_sets_the_precision():
     assert draws[0] == draws[1] != draws[2]
 
 
+@pytest.fixture
+def card(monkeypatch):
+    """A function that lets Keras find a GPU of a compute capability."""
+    import tensorflow
+
+    def find(capability):
+        details = {"device_name": "A card", "compute_capability": capability}
+        config = tensorflow.config
+        monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0"])
+        monkeypatch.setattr(config, "list_physical_devices", lambda kind: ["GPU:0"])
+        monkeypatch.setattr(config.experimental, "get_device_details", lambda device: details)
+
+    yield find
+    monkeypatch.undo()
+    backend.begin(1)
+
+
+@pytest.mark.parametrize(
+    ("capability", "asked", "computed"),
+    [
+        ((9, 0), "float32", "float32"),
+        ((8, 0), "tensorfloat32", "tensorfloat32"),
+        ((7, 5), "tensorfloat32", "float32"),  # has no such arithmetic
+        ((9, 0), "mixed_bfloat16", "mixed_bfloat16"),
+        (None, "tensorfloat32", "float32"),
+        (None, "mixed_bfloat16", "mixed_bfloat16"),
+    ],
+)
+def test_the_precision_is_set_and_what_is_computed_is_said(capability, asked, computed, card):
+    import tensorflow
+
+    if capability:
+        card(capability)
+        assert backend.gpu() == ("A card", capability)
+    backend.begin(1, asked)
+    allowed = tensorflow.config.experimental.tensor_float_32_execution_enabled()
+    assert allowed is (asked == "tensorfloat32")
+    assert backend.precision() == computed
+
+
 @pytest.mark.parametrize(
     "devices, kind",
     [(["cpu:0"], "cpu"), (["CPU:0", "gpu:0", "gpu:1"], "gpu"), (["tpu:0"], "tpu")],

@@ -10,13 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import keras_tuner
 import numpy as np
 import pytest
 from filelock import SoftFileLease
 
 from hemagrid import io
 from hemagrid.errors import InputError
-from hemagrid.training import checkpoints
+from hemagrid.training import checkpoints, jobs
 from hemagrid.training.checkpoints import Checkpoint, key_of, one_writer
 
 FACTS = {"position": {"epoch": 3}, "best": 0.1 + 0.2}
@@ -35,6 +36,7 @@ def checkpoint(tmp_path):
 
 def assert_used(loaded):
     facts, arrays = loaded
+    assert facts.pop("spent").keys() == jobs.usage().keys()
     assert facts == FACTS | {"run": "a_run", "key": "0123456789abcdef"}
     assert list(arrays) == list(ARRAYS)
     for name, expected in ARRAYS.items():
@@ -69,7 +71,7 @@ def test_a_truncated_file_is_set_aside(checkpoint, share, logged):
 
 def test_every_flipped_byte_is_noticed(checkpoint, logged):
     content = checkpoint.path.read_bytes()
-    places = np.random.default_rng(1).choice(len(content), 100, replace=False)
+    places = np.random.default_rng(1).choice(len(content), 300, replace=False)
     refused = 0
     for place in places:
         torn = bytearray(content)
@@ -80,7 +82,7 @@ def test_every_flipped_byte_is_noticed(checkpoint, logged):
             refused += 1
         else:  # a byte without meaning, such as a date in the archive
             assert_used(loaded)
-    assert refused > 80
+    assert refused > 210
 
 
 @pytest.mark.parametrize("content", [b"", b"weights", b"PK\x05\x06" + bytes(18)])
@@ -145,8 +147,10 @@ def test_progress_is_for_people(checkpoint, monkeypatch):
     checkpoint.report({"phase": "finetune_top", "epoch": 2})
     told = io.read_json(checkpoint.folder / "progress.json")
     assert told.pop("updated").endswith("+00:00")
+    assert told.pop("spent")["seconds"] > 0
     assert told == {
         "run": "a_run",
+        "key": "0123456789abcdef",
         "phase": "finetune_top",
         "epoch": 2,
         "host": socket.gethostname(),
@@ -161,24 +165,81 @@ def test_a_finished_run_leaves_nothing(checkpoint, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_the_key_follows_settings_contents_and_code(tmp_path):
+def test_the_key_follows_settings_contents_revision_and_versions(tmp_path, monkeypatch):
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"same")
     two.write_bytes(b"same")
     settings = {"seed": 1, "head": {"dropout": [0.3]}}
-    key = key_of(settings, {"images": one}, {"keras": "3"})
+    key = key_of("train", settings, {"images": one})
     assert re.fullmatch("[0-9a-f]{16}", key)
     # Neither the path of a file nor the order of keys counts.
-    turned = dict(reversed(settings.items()))
-    assert key_of(turned, {"images": two}, {"keras": "3"}) == key
+    assert key_of("train", dict(reversed(settings.items())), {"images": two}) == key
     others = [
-        key_of(settings | {"seed": 2}, {"images": one}, {"keras": "3"}),
-        key_of(settings, {"labels": one}, {"keras": "3"}),
-        key_of(settings, {"images": one}, {"keras": "4"}),
+        key_of("search", settings, {"images": one}),
+        key_of("train", settings | {"seed": 2}, {"images": one}),
+        key_of("train", settings, {"labels": one}),
+        key_of("train", settings, {"images": one}, keras_tuner),
     ]
+    monkeypatch.setattr(np, "__version__", "0.1")
+    others.append(key_of("train", settings, {"images": one}))
+    monkeypatch.undo()
+    monkeypatch.setitem(checkpoints.REVISIONS, "train", 99)
+    others.append(key_of("train", settings, {"images": one}))
+    monkeypatch.undo()
     one.write_bytes(b"SAME")
-    others.append(key_of(settings, {"images": one}, {"keras": "3"}))
-    assert len({key, *others}) == 5
+    others.append(key_of("train", settings, {"images": one}))
+    assert len({key, *others}) == 8
+
+
+# What all processes of a run used
+
+
+USED = {"seconds": 10.0, "cpu_seconds": 20.0, "peak_memory_mib": 500.0}
+
+
+@pytest.mark.parametrize("last", ["report", "save"])
+def test_what_a_run_used_is_added_up_over_its_processes(last, tmp_path, monkeypatch):
+    def process(**usage):
+        monkeypatch.setattr(jobs, "usage", lambda: USED | usage)
+        return Checkpoint("a_run", "f" * 16, tmp_path)
+
+    process().report({})
+    second = process(seconds=5.0, peak_memory_mib=300.0)
+    assert second.spent() == {"seconds": 15, "cpu_seconds": 40, "peak_memory_mib": 500}
+    second.waited = 4.0
+    if last == "report":
+        second.report({})
+    else:
+        second.save({}, [])
+    third = process(peak_memory_mib=600.0)
+    third.load()
+    assert third.spent() == {"seconds": 21, "cpu_seconds": 60, "peak_memory_mib": 600}
+    of_other_settings = Checkpoint("a_run", "0" * 16, tmp_path)
+    assert of_other_settings.spent()["seconds"] == 10
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"key": "ffffffffffffffff"}'])
+def test_a_progress_record_that_tells_nothing_does_no_harm(content, tmp_path):
+    (tmp_path / "a_run").mkdir()
+    (tmp_path / "a_run" / "progress.json").write_text(content)
+    assert Checkpoint("a_run", "f" * 16, tmp_path).spent()["seconds"] < jobs.usage()["seconds"]
+
+
+def test_a_new_start_removes_what_a_killed_process_left(tmp_path):
+    out = {"cost": tmp_path / "results" / "cost.json"}
+    checkpoint = Checkpoint("a_run", "f" * 16, tmp_path / "checkpoints")
+    left = [path.with_name(f".01234567.{path.name}") for path in (out["cost"], checkpoint.path)]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(1000))
+    seen = []
+
+    def compute(checkpoint):
+        seen.extend(path for path in tmp_path.rglob(".0*"))
+        io.write_json(out["cost"], {"key": "f" * 16})
+
+    checkpoints.compute_once("a_run", "f" * 16, out, "cost", compute, tmp_path / "checkpoints")
+    assert not seen
 
 
 # One writer

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from hemagrid import io, logs
+from hemagrid.errors import InputError
 from hemagrid.models import backbones
+from hemagrid.revisions import REVISIONS
 from hemagrid.training import embeddings
 
 APPLICATION, BOUNDARY, SIZE = "MobileNet", "conv_pw_11_relu", 48
@@ -55,7 +57,17 @@ def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager, logged, monk
         for kind in ("activations", "embeddings")
         for subset in pixels
     }
-    embeddings.cache_features(settings, "float32", inputs, out)
+    out["cost"] = tmp_path / "embeddings" / "cost.json"
+    # What a killed process left.
+    litter = tmp_path / "activations" / ".01234567.train.npy"
+    litter.parent.mkdir()
+    litter.write_bytes(bytes(1000))
+    arguments = ("mobilenet", settings, "float32", inputs, out, tmp_path / "checkpoints")
+    embeddings.cache_features(*arguments)
+    assert not litter.exists() and not any((tmp_path / "checkpoints").iterdir())
+    cost = io.read_json(out["cost"])
+    assert (cost["images"], cost["environment"]["revision"]) == (14, REVISIONS["embed"])
+    assert cost["seconds"] > 0
     trunk, _ = backbones.cut_backbone(backbone, BOUNDARY)
     for subset, images in pixels.items():
         cached = np.load(out[f"activations_{subset}"])
@@ -65,6 +77,24 @@ def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager, logged, monk
         assert cached.dtype == np.float32
         np.testing.assert_array_equal(cached, embeddings.predict(backbone, images))
         assert f"Embedding {subset} by {APPLICATION}: " in logged()
+
+
+def test_embeddings_that_are_no_numbers_are_refused(tmp_path):
+    rows = np.ones((70, 3))
+    rows[66, 1] = np.inf
+    paths = (tmp_path / "a.npy", tmp_path / "b.npy")
+    with pytest.raises(InputError, match="NaN or infinity among images 64 to 69"):
+        embeddings.write_features(Doubler(), Doubler(), rows, *paths)
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_is_reported_while_images_are_embedded(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "INTERVAL", 0)
+    done = []
+    paths = (tmp_path / "a.npy", tmp_path / "b.npy")
+    rows = np.ones((70, 3))
+    embeddings.write_features(Doubler(), Doubler(), rows, *paths, report=done.append)
+    assert done == [64, 70]
 
 
 def test_an_interrupted_cache_leaves_no_file(tmp_path):

@@ -6,10 +6,14 @@ import pytest
 
 from hemagrid.training.optimizers import build_optimizer
 
-PLAIN = {
-    ("adam", None): lambda: keras.optimizers.Adam(0.01),
-    ("adam", 0.1): lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
-}
+
+def plain(weight_decay):
+    """Adam as Keras computes it; it decays what is named kernel."""
+    if weight_decay is None:
+        return keras.optimizers.Adam(0.01)
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 def network():
@@ -18,9 +22,10 @@ def network():
     return keras.Sequential([keras.Input((8,)), *layers, keras.layers.Dense(3)])
 
 
-def trained(optimizer, steps=50):
+def trained(build, steps=50):
     """Train a network for some steps."""
     model = network()
+    optimizer = build(model.trainable_variables)
     model.compile(optimizer, keras.losses.MeanSquaredError())
     random = np.random.default_rng(0)
     for _ in range(steps):
@@ -28,10 +33,10 @@ def trained(optimizer, steps=50):
     return model
 
 
-@pytest.mark.parametrize(("name", "weight_decay"), PLAIN)
-def test_the_steps_are_those_of_keras(name, weight_decay):
-    ours = trained(build_optimizer(name, 0.01, weight_decay))
-    keras_own = trained(PLAIN[name, weight_decay]())
+@pytest.mark.parametrize("weight_decay", [None, 0.5])
+def test_the_steps_are_those_of_keras(weight_decay):
+    ours = trained(lambda variables: build_optimizer("adam", 0.01, weight_decay, variables))
+    keras_own = trained(lambda variables: plain(weight_decay))
     untrained = network().get_weights()
     for weights, expected, start in zip(
         ours.get_weights(), keras_own.get_weights(), untrained, strict=True

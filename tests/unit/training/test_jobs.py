@@ -44,7 +44,7 @@ def test_peak_memory_is_in_mib_whatever_the_system_counts_in(monkeypatch, platfo
     usage = SimpleNamespace(ru_maxrss=1536 * 2**20 // unit)
     monkeypatch.setattr(jobs.resource, "getrusage", lambda who: usage)
     monkeypatch.setattr(jobs.sys, "platform", platform)
-    assert jobs.peak_memory_mib() == 1536
+    assert jobs.usage()["peak_memory_mib"] == 1536
 
 
 # A GPU that was asked for

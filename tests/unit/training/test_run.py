@@ -13,9 +13,10 @@ import pytest
 from hemagrid import io
 from hemagrid.errors import InputError, Stopped
 from hemagrid.models import backbones
+from hemagrid.revisions import REVISIONS
 from hemagrid.training import checkpoints
 from hemagrid.training.embeddings import predict
-from hemagrid.training.run import run_key, train_run
+from hemagrid.training.run import train_run
 from hemagrid.training.trainer import score
 
 from .conftest import CNN, HEAD, TRAINING
@@ -92,9 +93,11 @@ def check_run(out, phases, data_set):
         assert rows["best"].sum() <= 1
 
     cost = io.read_json(out["cost"])
-    assert (cost["device"], cost["backend"]) == ("cpu", "tensorflow")
+    assert cost["environment"]["revision"] == REVISIONS["train"]
     assert cost["images_per_second"] > 0
     assert cost["peak_memory_mib"] > 100
+    assert cost["seconds"] > sum(phase["seconds"] for phase in cost["phases"].values())
+    assert cost["cpu_seconds"] > 0
     epochs = {phase: entry["epochs"] for phase, entry in cost["phases"].items()}
     assert epochs == history["phase"].value_counts(sort=False).to_dict()
 
@@ -107,7 +110,7 @@ def check_run(out, phases, data_set):
         table = io.read_table(data_set[f"table_{subset}"])
         images = io.open_images(data_set[f"images_{subset}"])
         np.testing.assert_array_equal(predictions[f"{subset}_labels"], table["label"])
-        np.testing.assert_array_equal(predictions[f"{subset}_groups"], table["parent_id"])
+        np.testing.assert_array_equal(predictions[f"{subset}_groups"], table["group"])
         probabilities = predictions[f"{subset}_probabilities"]
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
         np.testing.assert_array_equal(probabilities, predict(loaded, images))
@@ -158,8 +161,7 @@ def test_a_tuned_run_is_the_run_of_the_head_that_was_found(caches, tmp_path, eag
     assert all((one[name] == two[name]).all() for name in two)
     # The head alone makes the key, whatever else its search recorded.
     keys = [io.read_json(out["cost"])["key"] for out in (tuned, fixed)]
-    assert keys[0] == keys[1] == run_key(settings | {"head": head}, caches)
-    assert keys[0] != run_key(settings | {"head": HEAD}, caches)
+    assert keys[0] == keys[1] == checkpoints.key_of("train", settings | {"head": head}, caches)
     # A phase of no epochs is left out.
     assert set(io.read_table(tuned["history"])["phase"]) == {"feature_extraction"}
     assert set(io.read_json(tuned["cost"])["phases"]) == {"feature_extraction"}

@@ -11,6 +11,7 @@ from hemagrid.models.heads import build_head
 from hemagrid.training import backend, checkpoints, step_loop
 from hemagrid.training.embeddings import predict
 from hemagrid.training.trainer import (
+    Diverged,
     Examples,
     Phase,
     Trainer,
@@ -29,7 +30,8 @@ from .conftest import (
     assert_equal_weights,
 )
 
-COLUMNS = "phase epoch loss accuracy val_loss val_accuracy learning_rate seconds best".split()
+COLUMNS = "phase epoch weighted_loss loss accuracy val_loss val_accuracy".split()
+COLUMNS += "learning_rate seconds best".split()
 
 
 @pytest.mark.parametrize(("count", "shape"), [(23, (5, 4)), (3, (1, 3))])
@@ -118,17 +120,21 @@ def test_the_history_holds_the_mean_of_all_steps_of_an_epoch():
     assert 0 < row["accuracy"] < 1
 
 
-def test_class_weights_weigh_the_loss():
+@pytest.mark.parametrize("weighted", [True, False])
+def test_class_weights_weigh_one_of_two_losses(weighted):
     inputs = np.random.default_rng(0).normal(size=(12, CLASSES))
-    phase = linear(rate=1e-12, epochs=1, inputs=inputs)
-    labels = np.array([0] * 8 + [1] * 4)
+    phase, labels = linear(inputs=inputs), np.array([0] * 8 + [1] * 4)
     few = Examples(inputs, labels)
-    training = trainer(optimizer="sgd")
+    training = trainer(optimizer="sgd", class_weights=weighted)
     training.fit(Phase("training", phase.model, few, few, 4, 1, 1, 1e-12))
     probabilities = predict(phase.model, inputs)
     by_class = [score(probabilities[labels == k], labels[labels == k])[0] for k in (0, 1)]
-    # 2 / 3 of eight images and 4 / 3 of half as many (1/2 and 1 of three classes).
-    assert training.history[0]["loss"] == pytest.approx(np.mean(by_class) * 2 / 3, rel=1e-5)
+    (row,) = training.history
+    # Of three classes 8 and 4 images weigh 1/2 and 1: 4 in all instead of 8 and 4.
+    even = np.mean(by_class) * 2 / 3 if weighted else row["val_loss"]
+    assert row["weighted_loss"] == pytest.approx(even, rel=1e-5)
+    assert row["loss"] == pytest.approx(row["val_loss"], rel=1e-5)
+    assert row["weighted_loss"] != pytest.approx(row["loss"], rel=1e-3) or not weighted
 
 
 def test_rows_are_read_batch_by_batch(sparing, monkeypatch):
@@ -215,37 +221,105 @@ def test_a_phase_that_only_makes_things_worse_leaves_no_trace(monkeypatch):
     assert script.training.cost()["later"]["epochs"] == 2
 
 
-def test_a_loss_that_is_no_number_ends_the_run():
-    inputs = np.eye(CLASSES)[LABELS]
-    inputs[3] = np.nan
-    with pytest.raises(InputError, match="training epoch 1: found a loss of nan"):
+# A loss that is no number
+
+
+def test_inputs_that_are_no_numbers_end_the_run_with_their_cause():
+    inputs = np.full((12, CLASSES), np.nan)
+    with pytest.raises(Diverged, match="epoch 1: found a loss of nan in step 1.*the inputs"):
         trainer().fit(linear(inputs=inputs))
 
 
-def test_a_network_that_breaks_in_the_last_step_ends_the_run(monkeypatch):
-    script = Scripted(monkeypatch, [float("nan")])
-    with pytest.raises(InputError, match="val_loss of nan, .*learning rate"):
-        script.training.fit(linear(epochs=1))
+@pytest.mark.parametrize(
+    ("loss", "weight", "found"),
+    [(np.nan, 0, "a val_loss of nan"), (0.1, np.inf, "weights that are infinite")],
+)
+def test_an_epoch_without_numbers_ends_the_run(loss, weight, found, monkeypatch):
+    script = Scripted(monkeypatch, [loss])
+    phase = linear(epochs=3)
+    # As the variance of a normalization may be infinite, and what it puts out is not.
+    phase.model.add_weight((), lambda *a, **b: np.float32(weight), trainable=False)
+    with pytest.raises(Diverged, match=f"epoch 1: found {found}.*learning rate"):
+        script.training.fit(phase)
 
 
-def test_a_later_phase_that_diverges_ends_and_keeps_the_best_weights(
-    monkeypatch, tmp_path, logged
-):
+def broken_from(monkeypatch, call):
+    """Let training steps give NaN, and leave NaN in the weights, from a call of them on."""
+    build, calls = step_loop.training_steps, []
+
+    def broken(model, *arguments):
+        take = build(model, *arguments)
+
+        def steps(*batches):
+            results = take(*batches)
+            calls.append(1)
+            if len(calls) >= call:
+                model.set_weights([np.full_like(each, np.nan) for each in model.get_weights()])
+                results[-1] = np.nan
+            return results
+
+        return steps
+
+    monkeypatch.setattr(step_loop, "training_steps", broken)
+    return calls
+
+
+def test_a_long_epoch_ends_at_its_first_step_without_a_number(monkeypatch, tmp_path, logged):
+    monkeypatch.setattr("hemagrid.training.trainer.CALL_SECONDS", 0)  # a step in each call
+    monkeypatch.setattr("hemagrid.training.trainer.SAVE_EVERY", 0)  # each is saved
+    calls = broken_from(monkeypatch, call=5)
+    checkpoint = checkpoints.Checkpoint("run", "key", tmp_path)
+    training = Trainer("run", TRAINING, CLASSES, 3, checkpoint=checkpoint)
+    phase, kept = linear(epochs=9), []
+    monkeypatch.setattr(training, "say", lambda line: kept.extend(phase.model.get_weights()))
+    training.fit(phase)
+    # Three steps of the first epoch, two of the second, and no more.
+    assert len(calls) == 5
+    assert "training epoch 2: found a loss of nan in step 2" in logged()
+    assert_equal_weights(phase.model.get_weights(), kept)
+    first, second = training.history
+    assert first["best"] and not second["best"]
+    assert second["loss"] is second["accuracy"] is second["val_loss"] is None
+    # Its checkpoint is JSON, which has no NaN; a resumed run goes straight to the next phase.
+    again = Trainer("run", TRAINING, CLASSES, 3, checkpoint=checkpoint)
+    resumed = linear(epochs=9)
+    again.fit(resumed)
+    assert_equal_weights(resumed.model.get_weights(), kept)
+    assert again.history == training.history
+
+
+def test_a_run_resumed_just_before_its_loss_is_no_number_ends_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr("hemagrid.training.trainer.CALL_SECONDS", 0)
+    monkeypatch.setattr("hemagrid.training.trainer.SAVE_EVERY", 0)
+    checkpoint = checkpoints.Checkpoint("run", "key", tmp_path)
+    broken_from(monkeypatch, call=5)
+    save, saved = checkpoint.save, []
+
+    def die(facts, arrays):
+        save(facts, arrays)
+        saved.append(facts)
+        if len(saved) == 5:  # three steps, the end of the epoch, and a step
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", die)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer("run", TRAINING, CLASSES, 3, checkpoint=checkpoint).fit(linear(epochs=9))
+    monkeypatch.setattr(checkpoint, "save", save)
+    again, phase = Trainer("run", TRAINING, CLASSES, 3, checkpoint=checkpoint), linear(epochs=9)
+    broken_from(monkeypatch, call=1)
+    again.fit(phase)
+    assert [row["loss"] is None for row in again.history] == [False, True]
+    assert all(np.isfinite(each).all() for each in phase.model.get_weights())
+
+
+def test_a_later_phase_that_diverges_keeps_the_best_weights(monkeypatch, logged):
     script = Scripted(monkeypatch, [0.3, float("nan"), 0.1])
-    script.training.checkpoint = checkpoints.Checkpoint("a_run", "key", tmp_path)
     first = linear(epochs=1)
     script.training.fit(first)
     script.training.fit(linear(epochs=5, patience=4, name="later", model=first.model))
     assert_equal_weights(first.model.get_weights(), script.weights[0])
-    assert "later epoch 1: found a loss of" in logged()
-    # The checkpoint is JSON, which has no NaN; the next phase continues from it.
-    facts, _ = script.training.checkpoint.load()
-    assert [row["val_loss"] for row in facts["history"]] == [0.3, None]
-    again = Trainer("run", TRAINING, CLASSES, 3, checkpoint=script.training.checkpoint)
-    resumed = linear(epochs=5, patience=4, name="later", model=first.model)
-    again.fit(resumed)
-    assert_equal_weights(resumed.model.get_weights(), script.weights[0])
-    assert len(again.history) == 2
+    assert "later epoch 1: found a val_loss of nan" in logged()
+    assert [row["phase"] for row in script.training.history] == ["training", "later"]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -277,3 +351,15 @@ def test_bfloat16_trains_and_gives_float32_probabilities(draw):
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
     assert model.output.dtype == "float32"
     assert np.isfinite(training.history[0]["loss"])
+
+
+def test_bfloat16_that_overflows_keeps_the_best_weights(logged):
+    backend.begin(1, "mixed_bfloat16")
+    try:
+        phase, training = linear(epochs=1), trainer()
+        training.fit(phase)
+        training.fit(linear(rate=1e38, epochs=5, name="later", model=phase.model))
+    finally:
+        backend.begin(1)
+    assert "expected finite numbers; lower the learning rate (now 1e+38)" in logged()
+    assert all(np.isfinite(each).all() for each in phase.model.get_weights())
