@@ -1,24 +1,28 @@
 """What all stages share: the validated config, the study's runs, and what jobs ask for."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir).parent / "scripts"))
+LIBRARY = str(Path(workflow.basedir).parent / "scripts")
+sys.path.insert(0, LIBRARY)
+# In jobs, too, this checkout's library comes before one that is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
+)
 
 from hemagrid import names
-from hemagrid.config import checks, grid, schema
+from hemagrid.config import checks, grid, loading
 from hemagrid.data import sources
 from hemagrid.errors import InputError
 from hemagrid.reporting import reference
 from hemagrid.revisions import code, digest, revision
 
 try:
-    schema_file = Path(workflow.basedir) / "schemas" / "config.schema.yaml"
-    canonical = schema.validated(config, yaml.safe_load(schema_file.read_text()))
+    canonical = loading.canonical(config, workflow.configfiles)
     # Emptied first: otherwise the keys would keep the order of the files.
     config.clear()
     config.update(canonical)

@@ -1,7 +1,6 @@
-"""What a study will cost: jobs, hours and storage, before anything is submitted.
+"""Estimate the seconds of a study's jobs and the bytes of its files.
 
-Hours come from measured speeds (`throughput.csv`, written by
-tests/benchmarks/measure_throughput.py), storage from the shapes of arrays and the numbers of
+Seconds come from measured speeds, bytes from the shapes of arrays and the numbers of
 parameters. Both are near the truth, not exact.
 """
 
@@ -25,38 +24,40 @@ from hemagrid.config.grid import (
 from hemagrid.config.hyperband import expected_trials, trained_epochs
 from hemagrid.errors import InputError
 from hemagrid.names import (
+    ACTIVATIONS,
+    CHECKPOINTS,
+    EMBEDDINGS,
     FEATURE_EXTRACTION,
     FINETUNE_ALL,
     FINETUNE_TOP,
     HOLDOUT,
+    IMAGES,
+    MODEL,
     PHASES,
+    PREDICTIONS,
+    SPLIT_TABLE,
     TEST,
     TEST_AUGMENTED,
     TRAIN,
     TUNED_HEADS,
     VAL,
+    WEIGHTS,
 )
 
 # What the published files of BloodMNIST hold, at every resolution.
 _BLOODMNIST_TRAIN, _BLOODMNIST_TEST = 11_959, 3_421
-
-
-# The weights, the best ones so far and the optimizer's two moments, all float32; and as
-# much again while a new checkpoint takes the place of the former.
+# The weights, the best ones so far and the optimizer's two moments, all float32; and as much
+# again while a new checkpoint takes the place of the old one.
 _CHECKPOINT_COPIES = 8
-
-
-# The validation pass of a phase goes through what the phase trains.
+# The parts of a network that the validation pass of a phase goes through.
 _FORWARD = {FEATURE_EXTRACTION: [], FINETUNE_TOP: ["top"], FINETUNE_ALL: [*PARTS]}
-
-
-# What the speed of these does not depend on is the size of the images.
+# Stages whose speed does not depend on the size of the images.
 _SIZELESS = ("start", FEATURE_EXTRACTION)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One planned job; `place` is "local", "cpu" or "gpu", `minutes` what it asks for."""
+    """A planned job. `place` is "local", "cpu" or "gpu"; `minutes` is what it asks for."""
 
     rule: str
     wildcards: dict
@@ -66,7 +67,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Images:
-    """Images of the data set in all, and of each subset; `source` says how that is known."""
+    """Numbers of images: all that were `found`, and those of `subsets` with their copies.
+
+    `source` says how they are known.
+    """
 
     found: int
     subsets: dict
@@ -74,18 +78,23 @@ class Images:
 
 
 class Unmeasured(Exception):
-    """The speed of a network was not measured; says of which one."""
+    """The speed of a network was not measured. The message is its name."""
 
 
 def count_images(config, folder="."):
-    """Return the Images of the study in `folder`: exact once it is split.
+    """Count the images of a study without decoding any. Once it is split, they are exact.
 
-    Raises InputError when the config names a file or folder of images that is not there.
+    Args:
+        config: Validated config.
+        folder: Folder of the study.
+
+    Raises:
+        InputError: The images are not where the config says.
     """
-    splits = Path(folder, "results", "dataset", "splits.csv")
+    splits = Path(folder, SPLIT_TABLE)
     if splits.exists():
         kept = io.read_table(splits)["split"].value_counts().to_dict()
-        found = len(np.load(splits.with_name("images.npy"), mmap_mode="r"))
+        found = len(np.load(Path(folder, IMAGES), mmap_mode="r"))
         source = f"{sum(kept.values()):,} after duplicates were removed, from {splits}"
     else:
         found, known = _found(config["dataset"], folder)
@@ -104,7 +113,7 @@ def count_images(config, folder="."):
 
 
 def _found(dataset, folder):
-    """Return (number of images in the source, how it is known), decoding none."""
+    """Return (number of images in the source, how it is known)."""
     if dataset["source"] == "bloodmnist":
         return _BLOODMNIST_TRAIN, "the known size of BloodMNIST's train split"
     if dataset["source"] == "smears":
@@ -112,30 +121,31 @@ def _found(dataset, folder):
         planted = drawn["duplicates"] + drawn["near_duplicates"]
         return BLOODMNIST_CLASSES * drawn["per_class"] + planted, "as many as will be drawn"
     path = Path(folder, dataset["path"])
-    if dataset["source"] == "npz":
-        return _rows_of_npz(path), f"from the header of {path}"
-    if not path.is_dir():
-        raise InputError(
-            f"{path}: dataset.path: found no folder, expected one of class folders"
-        )
-    pictures = [p for p in path.glob("*/**/*") if p.is_file() and not p.name.startswith(".")]
-    return len(pictures), f"the files in {path}"
-
-
-def _rows_of_npz(path):
+    if dataset["source"] == "folder":
+        if not path.is_dir():
+            raise InputError(f"dataset.path: found no folder {path}, expected class folders")
+        files = [p for p in path.glob("*/**/*") if p.is_file() and not p.name.startswith(".")]
+        return len(files), f"the files in {path}"
     try:
         with zipfile.ZipFile(path) as archive, archive.open("images.npy") as array:
             version = np.lib.format.read_magic(array)
             read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-            return read(array)[0][0]
+            return read(array)[0][0], f"from the header of {path}"
     except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: dataset.path: found no npz with an array `images` ({error})"
-        ) from None
+        raise InputError(f"{path}: found no npz with an array `images` ({error})") from None
 
 
 def cnn_numbers(settings, image_size, classes):
-    """Return (parameters, multiplications per image) of a CNN as `cnns.build_cnn` makes it."""
+    """Count the parameters of a CNN as `cnns.build_cnn` makes it, and its multiplications.
+
+    Args:
+        settings: An entry of the config's `cnns`.
+        image_size: Edge of the images in pixels.
+        classes: Number of classes.
+
+    Returns:
+        (parameters, multiplications per image)
+    """
     side, channels, parameters, multiplications = image_size, 3, 0, 0
     for filters in settings["filters"]:
         kernel = 9 * channels * filters
@@ -149,7 +159,13 @@ def cnn_numbers(settings, image_size, classes):
 
 
 def head_parameters(head, features, classes):
-    """Return the number of parameters of a head as `heads.build_head` makes it."""
+    """Count the parameters of a head as `heads.build_head` makes it.
+
+    Args:
+        head: An entry of the config's `heads`.
+        features: Number of features of the embedding.
+        classes: Number of classes.
+    """
     parameters, width = 0, features
     for neurons in head["dense"]:
         parameters += width * neurons + neurons + 4 * neurons * head["batch_norm"]
@@ -158,9 +174,14 @@ def head_parameters(head, features, classes):
 
 
 class Estimate:
-    """Seconds of a study's jobs and bytes of its files, from its config and Images.
+    """What the jobs and files of a study take.
 
-    `speeds` is what `read_speeds` gives. All methods raise Unmeasured where it lacks a row.
+    Its methods raise Unmeasured where the speeds lack a row.
+
+    Args:
+        config: Validated config.
+        images: What `count_images` returned.
+        speeds: What `speeds.read_speeds` returned.
     """
 
     def __init__(self, config, images, speeds):
@@ -173,7 +194,7 @@ class Estimate:
         self.tuned = self._tuned()
 
     def _tuned(self):
-        """Return the tuned runs; which they are, before it is known: the costliest."""
+        """Return the tuned runs, those of the costliest backbones while they are unknown."""
         tuning = self.config["tuning"]
         chosen = tuning["backbones"]
         if chosen is None:
@@ -190,9 +211,11 @@ class Estimate:
         return self._work(row, None) / row["images_per_second"]
 
     def seconds(self, job, device):
-        """Return the seconds of `job` with all its epochs on `device`: "cpu" or "gpu".
+        """Return the seconds of a job with all its epochs, or None if it takes minutes at most.
 
-        On a CPU they are seconds of one core. None stands for a job of seconds or minutes.
+        Args:
+            job: A Job.
+            device: "cpu" or "gpu". On a CPU the seconds are of one core.
         """
         if job.rule == "augment":
             return self._sum(
@@ -209,7 +232,7 @@ class Estimate:
         return None
 
     def parameters(self, run):
-        """Return the number of parameters of the network of `run`."""
+        """Return the number of parameters of a run's network."""
         if run.kind == "cnn":
             return cnn_numbers(self.config["cnns"][run.name], self.size, self.classes)[0]
         (features,) = self.shape(run.backbone, "top")
@@ -225,7 +248,7 @@ class Estimate:
         return sum(int(self._row(None, network, part)["parameters"]) for part in PARTS)
 
     def shape(self, backbone, part):
-        """Return the shape of what a backbone's "trunk" or "top" makes of one image."""
+        """Return the shape of what a backbone's `part`, "trunk" or "top", makes of an image."""
         row = self._row(None, self._network(backbone), part)
         *sides, features = map(int, row["output"].split("x"))
         return *(-(-side * self.size // row["image_size"]) for side in sides), features
@@ -257,7 +280,7 @@ class Estimate:
         return {"dense": dense, "batch_norm": space["batch_norm"]}
 
     def _search(self, device, run):
-        """A search is the first phase many times over, each of which builds its head."""
+        """Return the seconds of a search: the first phase, with a new head for each trial."""
         hyperband, network = self.config["tuning"]["hyperband"], self._network(run.backbone)
         stage = FEATURE_EXTRACTION
         tracing = self._row(device, network, stage)["startup_seconds"]
@@ -267,7 +290,7 @@ class Estimate:
         )
 
     def _sum(self, device, network, passes, cnn=None):
-        """Add up what it takes to start, to trace each stage once, and all images."""
+        """Add up the seconds to start, to trace each stage once, and to pass all images."""
         seconds, stages = self._row(device, network, "start")["startup_seconds"], set()
         for stage, images in passes:
             if images:
@@ -278,7 +301,7 @@ class Estimate:
         return seconds
 
     def _work(self, row, cnn):
-        """Return how much longer one image takes here than where `row` was measured."""
+        """Return how many times as long an image takes here as where `row` was measured."""
         cores = row["threads"] if row["device"] == "cpu" else 1
         if cnn:
             _, multiplications = cnn_numbers(cnn, self.size, self.classes)
@@ -288,7 +311,7 @@ class Estimate:
         return cores * (self.size / row["image_size"]) ** 2
 
     def _row(self, device, network, stage):
-        """Find the row of a stage, on any device if None, at the size nearest to ours."""
+        """Find the row of a stage at the size nearest to ours. None stands for any device."""
         rows = self.speeds
         chosen = (rows["application"] == network[0]) & (rows["top"] == network[1])
         chosen &= rows["stage"] == stage
@@ -301,7 +324,14 @@ class Estimate:
 
 
 def storage(estimate):
-    """Return [(what, where, bytes)] of what a study writes; None bytes where unmeasured."""
+    """List what a study writes.
+
+    Args:
+        estimate: An Estimate.
+
+    Returns:
+        [(what, where, bytes)]. Bytes are None where a network was not measured.
+    """
     runs = [*grid(estimate.config).values(), *estimate.tuned.values()]
     backbones = sorted({run.backbone for run in runs if run.backbone})
     images = estimate.found + sum(estimate.subsets.values())
@@ -311,27 +341,25 @@ def storage(estimate):
     def cached(part):
         return (4 * estimate.cached * math.prod(estimate.shape(b, part)) for b in backbones)
 
+    def folder(pattern):
+        return pattern.partition("{")[0]
+
+    weights = _total(4 * estimate.backbone_parameters(name) for name in backbones)
     models = _total(4 * estimate.parameters(run) for run in runs)
+    checkpoints = models and _CHECKPOINT_COPIES * models
     return [
-        ("images and their copies", "results/dataset/", 3 * estimate.size**2 * images),
-        (
-            "starting weights",
-            "resources/weights/",
-            _total(4 * estimate.backbone_parameters(name) for name in backbones),
-        ),
-        ("trunk activations", "results/trunks/", _total(cached("trunk"))),
-        ("embeddings", "results/embeddings/", _total(cached("top"))),
-        ("models", "results/*/model.keras", models),
-        ("predictions", "results/*/predictions.npz", predictions * len(runs)),
-        (
-            "checkpoints, at most, if all runs train at once",
-            "checkpoints/",
-            models and _CHECKPOINT_COPIES * models,
-        ),
+        ("images and their copies", f"{Path(IMAGES).parent}/", 3 * estimate.size**2 * images),
+        ("starting weights", folder(WEIGHTS), weights),
+        ("trunk activations", folder(ACTIVATIONS), _total(cached("trunk"))),
+        ("embeddings", folder(EMBEDDINGS), _total(cached("top"))),
+        ("models", MODEL.format(run="*"), models),
+        ("predictions", PREDICTIONS.format(run="*"), predictions * len(runs)),
+        ("checkpoints, at most, if all runs train at once", f"{CHECKPOINTS}/", checkpoints),
     ]
 
 
 def _total(amounts):
+    """Add up an iterator of amounts. None stands for the sum if one is unknown."""
     try:
         return sum(amounts)
     except Unmeasured:

@@ -8,45 +8,40 @@ from hemagrid import io
 from hemagrid.errors import InputError
 
 SPEEDS = Path(__file__).with_name("throughput.csv")
-
-
-# In a study's own folder; its rows win over those of `SPEEDS`.
 OWN_SPEEDS = Path("resources", "throughput.csv")
-
-
+"""A table in the folder of a study. Its rows win over those of `SPEEDS`."""
 MEASURE = "python tests/benchmarks/measure_throughput.py"
-
+"""The command that writes such a table."""
 
 KEYS = ["device", "application", "top", "stage", "image_size"]
-
-
 COLUMNS = [*KEYS, "batch", "threads", "images_per_second", "startup_seconds"]
 # Of one image: the shape that comes out, and a CNN's multiplications.
 COLUMNS += ["output", "parameters", "multiplications"]
-
-
-_NUMBERS = dict.fromkeys(["images_per_second", "startup_seconds"], float)
-_NUMBERS |= dict.fromkeys(["image_size", "threads"], int)
-
-
 PARTS = ("trunk", "top")
-
-
-# Rows of the table of speeds that are of no backbone.
+# Rows of the table that are of no backbone.
 CNN, AUGMENTATION = ("cnn", ""), ("augmentation", "")
+_NUMBERS = {"images_per_second": float, "startup_seconds": float, "image_size": int}
+_NUMBERS["threads"] = int
 
 
 def read_speeds(folder="."):
-    """Return the measured speeds, one row per network, stage and device, as a data frame.
+    """Read the speeds that come with hemagrid, and over them those of a study's own table.
 
-    Raises InputError for a table that is none.
+    Args:
+        folder: Folder of the study.
+
+    Returns:
+        Data frame with one row per network, stage, device and image size.
+
+    Raises:
+        InputError: A table is damaged.
     """
     tables = [read_table(path) for path in (SPEEDS, Path(folder, OWN_SPEEDS)) if path.exists()]
     return pd.concat(tables).drop_duplicates(KEYS, keep="last", ignore_index=True)
 
 
 def read_table(path):
-    """Read one table of speeds. Raises InputError for anything else."""
+    """Read one table of speeds. Raises InputError if it is damaged."""
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(["application", "top", "output"], str))
         table = table[COLUMNS].fillna({"top": "", "output": ""}).astype(_NUMBERS)
@@ -62,7 +57,7 @@ def read_table(path):
 
 
 def _problem(table):
-    """Return what makes a table of speeds unusable, or nothing."""
+    """Say what makes a table of speeds unusable. Return "" if nothing does."""
     speeds = table[table["stage"] != "start"]
     slow = speeds[~(speeds["images_per_second"] > 0)]
     if len(slow):
@@ -75,7 +70,7 @@ def _problem(table):
 
 
 def add_speeds(path, rows):
-    """Add `rows` (a data frame) to the table at `path`, over older ones of the same keys."""
+    """Add rows to the table at `path`, over older ones of the same keys."""
     tables = [read_table(path), rows] if Path(path).exists() else [rows]
     table = pd.concat(tables)[COLUMNS].drop_duplicates(KEYS, keep="last")
     table = table.astype({"parameters": "Int64", "multiplications": "Int64"})

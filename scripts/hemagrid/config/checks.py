@@ -58,6 +58,11 @@ def check_dataset(config):
     expected = {"npz": "an npz file", "folder": "a folder of class folders"}
     if source in expected:
         _check_there("dataset.path", path, expected[source], is_folder=source == "folder")
+    elif os.path.isfile(path):
+        raise InputError(
+            f"dataset.path: found a file at {Path(path).absolute()}, expected a folder that "
+            "keeps the download of BloodMNIST"
+        )
 
 
 def check_weights(config):
@@ -72,6 +77,11 @@ def check_weights(config):
     for name in tunable_backbones(config):
         weights = config["backbones"][name]["weights"]
         converted = Path(names.WEIGHTS.format(backbone=name))
+        if Path(weights).absolute() == converted.absolute():
+            raise InputError(
+                f"backbones.{name}.weights: found {weights}, where the workflow puts its own "
+                "copy of them, expected another place"
+            )
         if weights not in ("imagenet", "random") and not converted.exists():
             application = config["backbones"][name]["application"]
             _check_there(

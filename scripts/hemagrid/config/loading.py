@@ -12,6 +12,21 @@ ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
 
+def canonical(config, paths):
+    """Return the config of the workflow, validated and in canonical form.
+
+    Args:
+        config: Mapping that Snakemake has made of files and values of the command line.
+        paths: The config files. They are read again, for keys that are given twice.
+
+    Raises:
+        InputError: The config, or a file, has problems.
+    """
+    for path in paths:
+        read_yaml(path)
+    return validated(config, read_yaml(SCHEMA))
+
+
 def load_config(paths=(), values=None):
     """Return the validated config: `config/config.yaml` under other files and values.
 
@@ -22,10 +37,13 @@ def load_config(paths=(), values=None):
     Raises:
         InputError: A file cannot be read, or the config is invalid.
     """
-    config = _read(ROOT / "config" / "config.yaml")
-    for above in [*map(_read, paths), values or {}]:
+    config = read_yaml(ROOT / "config" / "config.yaml")
+    for above in [*map(read_yaml, paths), values or {}]:
         config = _laid_over(config, above)
-    return validated(config, _read(SCHEMA))
+    try:
+        return validated(config, read_yaml(SCHEMA))
+    except InputError as error:
+        raise InputError(f"{', '.join(map(str, paths)) or 'config'}: {error}") from None
 
 
 def recorded_config(folder):
@@ -60,9 +78,35 @@ def _laid_over(below, above):
     return below | {key: _laid_over(below.get(key), above[key]) for key in above}
 
 
-def _read(path):
+def read_yaml(path):
+    """Read a YAML file.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        InputError: It cannot be read, or holds a key twice, of which YAML drops the first
+            without a word.
+    """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: cannot be read as YAML ({error})") from None
+    except _Twice as key:
+        raise InputError(f"{path}: found {key}, expected every key once in its place") from None
     return {} if content is None else content
+
+
+class _Twice(Exception):
+    """A mapping holds a key twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader, which also looks for keys that are given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if any(key.value == other.value for other in keys[:place]):
+                raise _Twice(f"{key.value} again in line {key.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)

@@ -128,6 +128,6 @@ def _hint(value, schema):
                 "nothing but text"
             )
         return did_you_mean(value, schema.get("enum", ()))
-    if isinstance(value, int | float) and wanted == "string":
-        return "; write it in quotes"
-    return ""
+    # A class named no, 12 or 2026-11-25.
+    scalar = value is not None and not isinstance(value, dict | list)
+    return "; write it in quotes" if scalar and wanted == "string" else ""

@@ -1,5 +1,6 @@
 """Validate a config and bring it into the one form that all configs of its meaning share."""
 
+import contextlib
 import copy
 from pathlib import PurePosixPath
 
@@ -66,8 +67,9 @@ def _canonical(value, schema):
         return filled | {key: _canonical(value[key], free) for key in others}
     if isinstance(value, list):
         items = [_canonical(item, schema.get("items", {})) for item in value]
-        if "sort" in schema and all(isinstance(item, type(items[0])) for item in items):
-            items.sort(reverse=schema["sort"] == "descending")
+        if "sort" in schema:
+            with contextlib.suppress(TypeError):  # of items that are refused
+                items.sort(reverse=schema["sort"] == "descending")
         return items
     if value in schema.get("enum", ()):
         return next(member for member in schema["enum"] if member == value)  # 128, not 128.0

@@ -171,6 +171,7 @@ def test_images_that_are_there_are_accepted(study):
             r"{study}/results/cells, a place in results/, which the st",
         ),
         ("bloodmnist", "checkpoints", "a place in checkpoints/"),
+        ("bloodmnist", "cells.npz", "a file at {study}/cells.npz, expected a folder"),
     ],
 )
 def test_images_that_are_not_there_or_in_the_way_are_refused(study, source, path, expected):
@@ -193,6 +194,11 @@ def test_weights_are_needed_until_they_are_converted(study):
     config = validated(changed("backbones.vgg16.weights", "my.weights.h5"), SCHEMA)
     with pytest.raises(InputError, match=r"backbones.vgg16.weights: found nothing .*VGG16\("):
         checks.check_weights(config)
+    itself = validated(
+        changed("backbones.vgg16.weights", "resources/weights/vgg16.weights.h5"), SCHEMA
+    )
+    with pytest.raises(InputError, match="where the workflow puts its own copy"):
+        checks.check_weights(itself)
     converted = study / "resources" / "weights" / "vgg16.weights.h5"
     converted.parent.mkdir(parents=True)
     converted.touch()

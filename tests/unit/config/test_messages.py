@@ -34,6 +34,11 @@ VGG19 = {"application": "VGG19"}
             "dataset.classes[1]: found false, expected text, not empty; write it in quotes",
         ),
         (
+            {"dataset": {"classes": ["a", yaml.safe_load("2026-11-25")]}},
+            "dataset.classes[1]: found datetime.date(2026, 11, 25), expected text, not empty; "
+            "write it in quotes",
+        ),
+        (
             {"dataset": {"source": "npz", "path": "a", "classes": ["a", "b", "a"]}},
             "dataset.classes: found the text 'a' again, expected every entry once",
         ),
