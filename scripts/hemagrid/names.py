@@ -59,6 +59,7 @@ SMEARS = "resources/smears"
 WEIGHTS = "resources/weights/{backbone}.weights.h5"
 ACTIVATIONS = "results/trunks/{backbone}/{subset}.npy"
 EMBEDDINGS = "results/embeddings/{backbone}/{subset}.npy"
+EMBEDDING_COST = "results/embeddings/{backbone}/cost.json"
 KERAS_HOME = "resources/keras"
 
 # Runs

@@ -98,7 +98,7 @@ def inputs(tmp_path_factory):
         inputs[f"table_{subset}"] = folder / f"{subset}.csv"
         np.save(inputs[f"images_{subset}"], noise.astype("uint8"))
         names = np.array(["a", "b", "c"])[labels]
-        table = pd.DataFrame({"label": labels, "class_name": names, "parent_id": range(count)})
+        table = pd.DataFrame({"label": labels, "class_name": names, "group": range(count)})
         io.write_table(inputs[f"table_{subset}"], table)
     inputs["weights"] = folder / "backbone.weights.h5"
     backbone = backbones.random_backbone("VGG16", np.load(inputs["images_train"]), seed=1)
@@ -185,6 +185,9 @@ def test_a_run_killed_at_random_instants_ends_in_the_same_bits(kind, train):
     histories = [io.read_table(study.out["history"]) for study in (killed, calm)]
     one, two = (history.drop(columns="seconds") for history in histories)
     pd.testing.assert_frame_equal(one, two, check_exact=True)
+    # The epochs of all processes took less than all processes.
+    cost = io.read_json(killed.out["cost"])
+    assert cost["seconds"] > sum(phase["seconds"] for phase in cost["phases"].values())
     one, two = (np.load(study.out["predictions"]) for study in (killed, calm))
     assert one.files == two.files
     assert all((one[name] == two[name]).all() for name in one.files)

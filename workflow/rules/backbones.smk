@@ -47,8 +47,7 @@ rule backbone_weights:
             cases={"imagenet": "", "random": ""},
             otherwise=content(STARTING_WEIGHTS),
         ),
-        image_size=config["dataset"]["image_size"],
-        seed=config["seed"],
+        drawn={"image_size": config["dataset"]["image_size"], "seed": config["seed"]},
         revision=revision("backbone_weights"),
     message:
         "Getting {params.weights} weights of {params.application}"
@@ -64,6 +63,7 @@ rule embed:
     output:
         **per_subset(names.ACTIVATIONS, names.LEARNED, "activations_{subset}"),
         **per_subset(names.EMBEDDINGS, names.LEARNED, "embeddings_{subset}"),
+        cost=names.EMBEDDING_COST,
     log:
         "logs/embed/{backbone}.log",
     benchmark:
