@@ -10,7 +10,6 @@ with job(snakemake.log[0]):
     write_weights(
         snakemake.output.weights,
         {key: snakemake.params[key] for key in ("application", "weights")},
-        snakemake.params.image_size,
-        snakemake.params.seed,
+        **snakemake.params.drawn,
         **dict(snakemake.input.items()),
     )

@@ -7,6 +7,4 @@ with job(snakemake.log[0]):
     write_smears(
         snakemake.output.folder,
         **snakemake.params.settings,
-        image_size=snakemake.params.image_size,
-        seed=snakemake.params.seed,
     )

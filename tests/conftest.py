@@ -92,14 +92,12 @@ def snakemake(start, finish):
 
 @pytest.fixture(scope="session")
 def in_folder():
-    """A function from a folder and config files to arguments: this workflow, run there."""
+    """A function from a folder and config files to arguments: a workflow, run there."""
 
-    def arguments(folder, *configs):
+    def arguments(folder, *configs, root=ROOT):
         chosen = ["--configfile", *configs] if configs else []
-        workflow = ROOT / "workflow" / "Snakefile"
-        # As profiles/default, which is found from the repository's folder only.
-        default = ["--benchmark-extended", "--show-failed-logs"]
-        return ["--snakefile", workflow, "--directory", folder, *default, *chosen]
+        workflow = root / "workflow" / "Snakefile"
+        return ["--snakefile", workflow, "--directory", folder, *chosen]
 
     return arguments
 
@@ -108,8 +106,8 @@ def in_folder():
 def plan(snakemake):
     """A function that gives the files which snakemake would make: {path: rule}."""
 
-    def plan(folder, *arguments):
-        result = snakemake(folder, *arguments, "--summary")
+    def plan(folder, *arguments, **variables):
+        result = snakemake(folder, *arguments, "--summary", **variables)
         assert result.returncode == 0, result.said
         header, *lines = (line.split("\t") for line in result.stdout.splitlines())
         rows = [dict(zip(header, line, strict=True)) for line in lines]

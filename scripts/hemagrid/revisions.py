@@ -39,6 +39,8 @@ PACKAGES = (
 """What results are computed with, by the names under which it is installed."""
 SUFFIXES = {".py", ".csv", ".j2", ".css", ".js", ".txt"}
 """Of the library's files."""
+RESOURCES = {"mem_mb", "runtime", "require_gpu"}
+"""Keys of the config on which no result depends."""
 
 
 def revision(stage):
@@ -46,9 +48,16 @@ def revision(stage):
     return f"{stage} {REVISIONS[stage]}"
 
 
-def digest(value):
-    """Return twelve hexadecimal digits of a value of the config, the same for equal values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+def digest(config):
+    """Return twelve hexadecimal digits of a config; what jobs ask for does not count."""
+
+    def results_only(value):
+        if not isinstance(value, dict):
+            return value
+        return {k: results_only(v) for k, v in value.items() if k not in RESOURCES}
+
+    text = json.dumps(results_only(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def code():

@@ -10,9 +10,7 @@ from snakemake.exceptions import WorkflowError
 LIBRARY = str(Path(workflow.basedir).parent / "scripts")
 sys.path.insert(0, LIBRARY)
 # In jobs, too, this checkout's library comes before one that is installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
-)
+os.environ.update(PYTHONPATH=f"{LIBRARY}:{os.environ.get('PYTHONPATH', LIBRARY)}")
 
 from hemagrid import names
 from hemagrid.config import checks, grid, loading
@@ -23,8 +21,7 @@ from hemagrid.revisions import code, digest, revision
 
 try:
     canonical = loading.canonical(config, workflow.configfiles)
-    # Emptied first: otherwise the keys would keep the order of the files.
-    config.clear()
+    config.clear()  # or its keys would keep the order of the files
     config.update(canonical)
     checks.check_dataset(config)
     checks.check_weights(config)
@@ -38,7 +35,6 @@ TUNED = [name for name in KNOWN if name not in RUNS]
 EVALUATED = grid.evaluated_subsets(config)
 # Rules after training run again when this changes; those before it have a `revision`.
 CODE = code()
-# What a comparison of runs on the same images depends on.
 PAIRING = {
     "select_by": config["tuning"]["select_by"],
     "bootstrap": config["evaluation"]["bootstrap"],
@@ -67,18 +63,14 @@ def of_network(key):
 
     def scaled(wildcards, attempt):
         backbone = wildcards.get("backbone") or KNOWN[wildcards.run].backbone
-        if backbone:
-            return config["backbones"][backbone][key] * attempt
-        return config["cnns"][wildcards.run][key] * attempt
+        network = config["backbones"].get(backbone) or config["cnns"][wildcards.run]
+        return network[key] * attempt
 
     return scaled
 
 
 def content(path, record=None):
-    """Return a params function: text that changes with the content of a file of the user's.
-
-    Inputs of the user's are `ancient`: their time stamps alone make nothing again.
-    """
+    """Return a params function: text that changes with the content of the user's files."""
 
     def read(wildcards):
         file = path(wildcards) if callable(path) else path

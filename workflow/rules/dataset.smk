@@ -68,9 +68,11 @@ rule smears:
     resources:
         **LIGHT,
     params:
-        settings=config["dataset"]["smears"],
-        image_size=config["dataset"]["image_size"],
-        seed=config["seed"],
+        settings={
+            **config["dataset"]["smears"],
+            "image_size": config["dataset"]["image_size"],
+            "seed": config["seed"],
+        },
         revision=revision("smears"),
     message:
         "Drawing blood smears for the demonstration"
@@ -79,6 +81,7 @@ rule smears:
 
 
 rule acquire_dataset:
+    # Of the user's files the content decides, in params, and not their time.
     input:
         source=SOURCE if MADE_BY_RULE else ancient(SOURCE),
     output:

@@ -1,0 +1,333 @@
+"""What is made again, and what is not, when pictures, config, code or versions change."""
+
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from hemagrid import names
+from hemagrid.revisions import REVISIONS
+
+from ..conftest import ROOT, TINY
+
+TUNED = ["mobilenetv3_tuned", "mobilenetv3_tuned_adamw"]
+# Without a revision: these follow training, or only look at what it rests on.
+CHEAP = {
+    *("audit", "contact_sheet", "control", "evaluate", "plot_run", "select_finalists"),
+    *("plot_trials", "explain", "package_submission", "score_submission", "aggregate"),
+    *("compare_tuned", "compare_with_winner", "plot_grid", "plot_classes", "provenance"),
+    *("record_study", "report"),
+}
+REPORT = {"report"}
+COMPARED = REPORT | {
+    *("aggregate", "compare_with_winner", "compare_tuned", "plot_grid", "explain"),
+    *("record_study", "select_finalists"),
+}
+
+
+@pytest.fixture
+def remade(study, plan):
+    """A function from overlays and targets to the rules that would run again."""
+
+    def remade(*arguments):
+        return set(plan(study.folder, *study.arguments, *arguments).values())
+
+    return remade
+
+
+@pytest.fixture
+def overlay(tmp_path):
+    def overlay(text):
+        path = tmp_path / "overlay.yaml"
+        path.write_text(text)
+        return path
+
+    return overlay
+
+
+# Code, versions and revisions, in a clone that is newer than every result.
+
+
+@pytest.fixture
+def by_clone(study, plan, in_folder, clone):
+    """A function from variables to the rules that a clone of the workflow would run again."""
+
+    def by_clone(**variables):
+        arguments = in_folder(study.folder, TINY, root=clone)
+        return set(plan(study.folder, *arguments, **variables).values())
+
+    return by_clone
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new))
+
+
+def test_comments_and_docstrings_in_a_newer_clone_make_nothing_again(clone, by_clone):
+    library = clone / "scripts" / "hemagrid"
+    for path in (library / "training" / "trainer.py", clone / "scripts" / "train.py"):
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join(['"""Rewritten."""', *lines[1:], "# a comment", ""]))
+    (library / "cli" / "status.py").write_text("rewritten = True\n")
+    assert by_clone() == set()
+
+
+@pytest.mark.parametrize("file", ["hemagrid/training/trainer.py", "evaluate.py"])
+def test_other_code_makes_the_cheap_stages_again(clone, by_clone, file):
+    path = clone / "scripts" / file
+    path.write_text(path.read_text() + "\nchanged = True\n")
+    assert by_clone() == CHEAP
+
+
+def test_another_version_of_keras_makes_the_cheap_stages_again(tmp_path, by_clone):
+    installed = tmp_path / "keras-99.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: keras\nVersion: 99.0\n")
+    assert by_clone(PYTHONPATH=str(tmp_path)) == CHEAP
+
+
+@pytest.mark.parametrize(
+    ("stage", "expensive"),
+    [
+        ("search", {"search", "train"}),
+        ("train", {"train"}),
+        ("embed", {"embed", "search", "train"}),
+        ("augment", {"augment", "embed", "search", "train"}),
+        ("split", REVISIONS.keys() - {"smears", "acquire_dataset", "fingerprint"}),
+        ("acquire_dataset", REVISIONS.keys() - {"smears"}),
+    ],
+)
+def test_a_raised_revision_makes_its_stage_and_what_follows_again(
+    clone, by_clone, stage, expensive
+):
+    edit(clone / "scripts/hemagrid/revisions.py", f'"{stage}": 1', f'"{stage}": 2')
+    never = {"holdout"}  # of BloodMNIST alone
+    again = by_clone()
+    assert again & REVISIONS.keys() == expensive - never - (
+        {"deduplicate"} if stage == "split" else set()
+    )
+    assert COMPARED <= again
+
+
+def test_every_stage_that_training_rests_on_has_a_revision():
+    rules = {
+        name: body
+        for file in (ROOT / "workflow" / "rules").glob("*.smk")
+        for name, body in re.findall(
+            r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S
+        )
+    }
+    for stage in REVISIONS:
+        assert f'revision=revision("{stage}")' in rules.pop(stage)
+    del rules["fetch_bloodmnist"]  # a published file, held to its checksum
+    assert rules.keys() == CHEAP
+    assert all("code=CODE" in body for body in rules.values())
+
+
+# The config.
+
+
+def test_a_config_that_means_the_same_makes_nothing_again(tmp_path, study, plan, in_folder):
+    def turned(value):
+        if not isinstance(value, dict):
+            return value
+        return {key: turned(value[key]) for key in reversed(value)}
+
+    recorded = yaml.safe_load((study.folder / names.CONFIG).read_text())
+    files = [tmp_path / name for name in ("tiny.yaml", "everything.yaml", "irrelevant.yaml")]
+    files[0].write_text(
+        yaml.safe_dump(turned(yaml.safe_load(TINY.read_text())), sort_keys=False)
+    )
+    files[1].write_text(yaml.safe_dump(turned(recorded), sort_keys=False))
+    files[2].write_text(
+        "backbones: {mobilenetv3: {mem_mb: 9000, runtime: 999}, vgg16: {top: block1_pool}}\n"
+        "require_gpu: true\n"
+    )
+    assert plan(study.folder, *in_folder(study.folder, files[0])) == {}
+    assert plan(study.folder, *in_folder(study.folder, TINY, files[1])) == {}
+    again = plan(study.folder, *in_folder(study.folder, TINY, files[2]))
+    assert set(again.values()) <= {"provenance", "report"}
+
+
+@pytest.mark.parametrize(
+    ("text", "runs", "others"),
+    [
+        # Its finalist is what it was, and so is all that was tuned.
+        ("heads: {cfg2: {dropout: [0.5]}}", ["mobilenetv3_cfg2"], {"select_finalists"}),
+        ("cnns: {baseline_cnn: {dense: 32}}", ["baseline_cnn"], set()),
+        ("heads: {cfg3: {learning_rate: 1.0e-2}}", [], set()),
+        (
+            "tuning: {space: {weight_decay: [0.1]}}",
+            ["mobilenetv3_tuned_adamw"],
+            {"search", "plot_trials"},
+        ),
+        (
+            "training: {finetune_all: {epochs: 2}}",
+            ["mobilenetv3_cfg1", "mobilenetv3_cfg2", *TUNED],
+            {"select_finalists"},
+        ),
+    ],
+    ids=["a head", "a CNN", "a head that no run uses", "a search", "a phase"],
+)
+def test_a_change_in_the_config_makes_its_runs_again(study, plan, overlay, text, runs, others):
+    again = plan(study.folder, *study.arguments, overlay(text))
+    assert {path.split("/")[1] for path, rule in again.items() if rule == "train"} == set(runs)
+    expected = {"provenance", "report"} | others
+    if runs:
+        expected |= {"train", "evaluate", "plot_run"} | COMPARED - {"select_finalists"}
+    assert set(again.values()) == expected
+
+
+def test_a_reported_score_makes_only_what_shows_it_again(remade, overlay):
+    again = remade(overlay("codabench: {scores: {mobilenetv3_cfg2: 50}}"))
+    assert again == {"aggregate", "compare_tuned", "provenance", "report"}
+
+
+def test_the_reason_for_a_job_fits_on_the_screen(study, snakemake, overlay):
+    changed = overlay("training: {finetune_all: {epochs: 2}}\nevaluation: {bootstrap: 300}\n")
+    result = snakemake(study.folder, *study.arguments, changed, "--dry-run")
+    reasons = re.findall(r"reason: (.*Params have changed.*)", result.said)
+    assert reasons
+    assert max(map(len, reasons)) < 2_000
+
+
+def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, remade):
+    model = study.folder / names.MODEL.format(run="mobilenetv3_cfg1")
+    model.rename(tmp_path / "model.keras")
+    try:
+        again = remade()
+    finally:
+        (tmp_path / "model.keras").rename(model)
+    assert again == {"train", "evaluate", "plot_run"} | COMPARED
+
+
+# The user's own files.
+
+
+def picture(seed, size=32):
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), "uint8")
+    return Image.fromarray(noise.repeat(size // 4, axis=0).repeat(size // 4, axis=1))
+
+
+@pytest.fixture(scope="module")
+def acquired(tmp_path_factory, snakemake, in_folder):
+    """A study of class folders whose pictures were read, with the arguments for it."""
+    folder = tmp_path_factory.mktemp("acquired")
+    for number in range(20):
+        path = folder / "my" / "ab"[number % 2] / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    config = folder / "my.yaml"
+    config.write_text("dataset: {source: folder, path: my, classes: null, image_size: 32}\n")
+    arguments = [names.SAMPLES, *in_folder(folder, config)]
+    result = snakemake(folder, *arguments, "--cores", 1)
+    assert result.returncode == 0, result.said
+    return folder, arguments
+
+
+@pytest.fixture
+def pictures(acquired, plan, tmp_path):
+    """The folder of pictures, to change, and what is then planned; it is put back after."""
+    folder, arguments = acquired
+    shutil.copytree(folder / "my", tmp_path / "my")
+    yield folder / "my", lambda: set(plan(folder, *arguments).values())
+    shutil.rmtree(folder / "my")
+    shutil.copytree(tmp_path / "my", folder / "my")
+
+
+def replace_keeping_time_and_size(my):
+    stat = (my / "a" / "0.bmp").stat()
+    picture(99).save(my / "a" / "0.bmp")
+    os.utime(my / "a" / "0.bmp", ns=(stat.st_atime_ns, stat.st_mtime_ns - 10**12))
+    assert (my / "a" / "0.bmp").stat().st_size == stat.st_size
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda my: picture(99).save(my / "a" / "new.bmp"),
+        lambda my: (my / "a" / "0.bmp").rename(my / "b" / "moved.bmp"),
+        lambda my: (my / "a").rename(my / "c"),
+        replace_keeping_time_and_size,
+    ],
+    ids=["added", "moved", "class renamed", "replaced by an older one of the same size"],
+)
+def test_pictures_that_change_are_read_again(pictures, change):
+    my, planned = pictures
+    change(my)
+    assert planned() == {"acquire_dataset"}
+
+
+def test_pictures_that_only_look_changed_are_not_read_again(pictures):
+    my, planned = pictures
+    for path in my.rglob("*"):
+        path.touch()
+    (my / "a" / ".DS_Store").write_text("where icons are")
+    assert planned() == set()
+
+
+def test_a_mistyped_folder_is_refused_though_all_results_are_there(acquired, snakemake):
+    folder, arguments = acquired
+    mistyped = folder / "mistyped.yaml"
+    mistyped.write_text("dataset: {path: mx}")
+    result = snakemake(folder, *arguments, mistyped, "--dry-run")
+    assert result.returncode != 0
+    assert f"dataset.path: found no folder {folder / 'mx'}" in result.said
+
+
+def replaced_by_an_older_file(path, content):
+    stat = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - 10**12))
+
+
+def test_an_npz_is_read_again_by_its_content(tmp_path, snakemake, plan, in_folder):
+    config, path = tmp_path / "my.yaml", tmp_path / "set.npz"
+    config.write_text(
+        f"dataset: {{source: npz, path: {path}, image_size: 32, classes: [a, b]}}"
+    )
+    arguments = [names.SAMPLES, *in_folder(tmp_path, config)]
+    images = np.stack([np.asarray(picture(seed)) for seed in range(20)])
+    np.savez(path, images=images, labels=np.arange(20) % 2)
+    result = snakemake(tmp_path, *arguments, "--cores", 1)
+    assert result.returncode == 0, result.said
+    path.touch()
+    assert plan(tmp_path, *arguments) == {}
+    content = bytearray(path.read_bytes())
+    content[-2000] ^= 1
+    replaced_by_an_older_file(path, content)
+    assert set(plan(tmp_path, *arguments).values()) == {"acquire_dataset"}
+
+
+@pytest.mark.parametrize(
+    ("config", "target", "rule"),
+    [
+        ("backbones: {vgg16: {weights: my.weights.h5}}", names.WEIGHTS, "backbone_weights"),
+        ("codabench: {hidden_set: my.npz}", names.SCORE, "score_submission"),
+    ],
+)
+def test_weights_and_hidden_sets_are_read_again_by_their_content(
+    tmp_path, snakemake, plan, in_folder, config, target, rule
+):
+    (tmp_path / "my.yaml").write_text(config)
+    mine = tmp_path / re.search(r"my[\w.]+", config)[0]
+    mine.write_text("one")
+    target = target.format(backbone="vgg16", run="vgg16_cfg1")
+    arguments = [target, *in_folder(tmp_path, tmp_path / "my.yaml")]
+    # A stand-in, which --touch takes for what its rule made.
+    for path in (target, names.SUBMISSION.format(run="vgg16_cfg1")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    chosen = ["--allowed-rules", rule]
+    result = snakemake(tmp_path, *arguments, "--touch", "--cores", 1, *chosen)
+    assert result.returncode == 0, result.said
+    mine.touch()
+    assert plan(tmp_path, *arguments, *chosen) == {}
+    replaced_by_an_older_file(mine, b"two")
+    assert set(plan(tmp_path, *arguments, *chosen).values()) == {rule}
