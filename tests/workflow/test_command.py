@@ -134,3 +134,14 @@ def test_a_run_is_packaged_and_scored(hemagrid, copied):
     hemagrid("submit", "baseline_cnn", "--directory", copied)
     assert (run / "submission.zip").exists() and (run / "codabench.json").exists()
     assert (run / "model.keras").stat().st_mtime_ns == trained
+
+
+def test_jobs_use_the_library_of_their_checkout(clone, snakemake, tmp_path):
+    other = tmp_path / "other" / "hemagrid" / "__init__.py"
+    other.parent.mkdir(parents=True)
+    other.write_text("raise ImportError('another library')")
+    settings = ("--configfile", TINY, "--cores", 1)
+    result = snakemake(
+        clone, "results/dataset/samples.csv", *settings, PYTHONPATH=str(other.parents[1])
+    )
+    assert result.returncode == 0, result.said

@@ -16,7 +16,7 @@ demonstration goes on when it is started again.
 
 def main(words):
     """Run the demonstration and print its headline; return the exit status of snakemake."""
-    arguments = options.read(words, options.parser("demo", TEXT))
+    arguments = options.read(words, options.parser("demo", TEXT), new=True)
     # What jobs side by side may take: all but a tenth of this machine's memory.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20
     ours = ["--quiet", "reason", "host", "--directory", "demo", "--rerun-incomplete"]

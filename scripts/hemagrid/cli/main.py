@@ -58,6 +58,9 @@ def main(words=None):
     except BrokenPipeError:  # as in `hemagrid status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # no permission, no space, ...
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)
         return 130

@@ -37,12 +37,13 @@ def parser(command, text, takes=None):
     return made
 
 
-def read(words, parser):
+def read(words, parser, new=False):
     """Read the words after a subcommand as snakemake reads them.
 
     Args:
         words: List of str.
         parser: What `parser` returned for the subcommand.
+        new: Whether the folder of the study may be absent.
 
     Returns:
         The namespace that snakemake makes of `words`. Its `targets` are what is no option, its
@@ -67,11 +68,12 @@ def read(words, parser):
             )
         reason = re.sub(r"^(.*?: )?[Ee]rror: ", "", reason.strip())
         raise InputError(f"{reason}; see {parser.prog} --help") from None
-    for path in [*(arguments.configfile or []), arguments.directory]:
-        if path and not Path(path).exists():
+    folder = Path(arguments.directory or ".")
+    for path in [*(arguments.configfile or []), *([] if new else [folder])]:
+        if not Path(path).exists():
             raise InputError(f"{path}: not found")
-    if arguments.directory and not Path(arguments.directory).is_dir():
-        raise InputError(f"{arguments.directory}: found a file, expected the folder of a study")
+    if folder.is_file():
+        raise InputError(f"{folder}: found a file, expected the folder of a study")
     for entry in arguments.config or []:
         name = entry.partition("=")[0]
         if "." in name:

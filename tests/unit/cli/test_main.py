@@ -11,6 +11,7 @@ from importlib import import_module
 import pytest
 
 from hemagrid.cli import main
+from hemagrid.errors import InputError
 
 from .conftest import ROOT, TINY, jobs_of
 
@@ -93,6 +94,27 @@ def test_a_mistake_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, expec
     said = capsys.readouterr()
     assert said.out == "" and said.err.startswith("Error: ") and expected in said.err
     assert [path for path in sorted(tmp_path.iterdir()) if path.name != ".snakemake"] == before
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (InputError("a.npz: damaged"), 1, "Error: a.npz: damaged\n"),
+        (
+            PermissionError(13, "Permission denied", "a"),
+            1,
+            "Error: [Errno 13] Permission denied: 'a'\n",
+        ),
+        (KeyboardInterrupt(), 130, "Interrupted\n"),
+    ],
+)
+def test_what_ends_a_command_is_told_in_a_line(monkeypatch, capsys, raised, status, line):
+    def fail(words):
+        raise raised
+
+    monkeypatch.setattr("hemagrid.cli.clean.main", fail)
+    assert main.main(["clean"]) == status
+    assert capsys.readouterr().err == line
 
 
 def test_the_plan_and_the_state_of_a_new_study(hemagrid, tmp_path):
