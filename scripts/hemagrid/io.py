@@ -15,16 +15,21 @@ from hemagrid.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yield a path beside `path`; move it there on success, remove it on any error.
+    """Write a file beside its place, and move it there once it is complete.
 
-    The name keeps its suffixes, because writers (Keras, NumPy) choose the format by them.
+    Args:
+        path: Path of the file. Its folder is made if it is missing.
+
+    Yields:
+        The Path to write to. It ends like `path`, because Keras and NumPy choose the format by
+        the ending. On an error it is removed, and what was at `path` stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     try:
         yield temporary
-        # On disk before it has its name: a machine may die, too.
+        # On the disk before it has its name, because machines die, too.
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
@@ -33,14 +38,23 @@ def replacing(path):
 
 
 def remove_temporaries(path):
-    """Remove what killed writers of `path` left beside it; call it as its only writer."""
+    """Remove what killed writers of `path` left beside it. Only its one writer may call this."""
     for left in Path(path).parent.glob(f".????????.{Path(path).name}"):
         left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def new_array(path, shape, dtype):
-    """Yield a writable memory map (`.npy`) that appears at `path` once it is filled."""
+    """Write an array that is too large for memory; it appears once it is complete.
+
+    Args:
+        path: Path of the `.npy` file.
+        shape: Its shape.
+        dtype: Its type.
+
+    Yields:
+        A memory map to fill.
+    """
     with replacing(path) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", shape=tuple(shape), dtype=dtype)
         yield array
@@ -48,7 +62,14 @@ def new_array(path, shape, dtype):
 
 
 def open_images(path):
-    """Memory-map an image array, uint8 (N, H, W, 3). Raises InputError on anything else."""
+    """Map images into memory, read-only.
+
+    Args:
+        path: Path of a `.npy` file that holds uint8 (N, H, W, 3).
+
+    Raises:
+        InputError: It holds anything else.
+    """
     images = np.load(path, mmap_mode="r")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise InputError(
@@ -58,22 +79,24 @@ def open_images(path):
 
 
 def take(array, rows):
-    """Return a copy of some rows of an array, memory-mapped or not, and release the map.
+    """Copy some rows of an array and, if it is a memory map, release it.
 
-    `rows` is a slice or an array of row numbers, of any shape.
+    Args:
+        array: Any array.
+        rows: Slice, or array of row numbers of any shape.
     """
     taken = np.asarray(array[rows])
-    if isinstance(rows, slice):  # of numbers NumPy has made a copy
+    if isinstance(rows, slice):  # row numbers have made a copy already
         taken = taken.copy()
     release(array)
     return taken
 
 
 def release(array):
-    """Give back the memory that a memory-mapped array has come to hold; its content stays.
+    """Give back the memory that a memory map has come to hold. Its content stays.
 
-    The system counts every page that was read or written through a map as memory of the
-    process, and a scheduler may kill a job for it. They remain in the system's own cache.
+    Every page that was read or written through a map counts as memory of the process, for which
+    a scheduler may kill the job. Released pages remain in the cache of the system.
     """
     if isinstance(array, np.memmap):
         array._mmap.madvise(mmap.MADV_DONTNEED)
@@ -86,7 +109,7 @@ def write_text(path, text):
 
 
 def write_json(path, content):
-    """Write `content` as readable JSON; NaN is refused, because JSON has none."""
+    """Write `content` as readable JSON. Raises ValueError for NaN, which JSON lacks."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -101,14 +124,14 @@ def write_table(path, table):
 
 
 def read_sparse(path, *text):
-    """Read a CSV in which an empty cell is a missing value; the columns `text` stay text."""
+    """Read a CSV in which an empty cell is a missing value. The columns `text` stay text."""
     return pd.read_csv(
         path, keep_default_na=False, na_values="", dtype=dict.fromkeys(text, str)
     )
 
 
 def read_table(path):
-    """Read a CSV; names and hashes stay text, even where all of them look like numbers."""
+    """Read a CSV. Names and hashes stay text, even if all of them look like numbers."""
     text = ["class_name", "source", "phash", "sha256", "true", "predicted", "policy"]
     return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text, str))
 

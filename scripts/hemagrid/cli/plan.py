@@ -8,6 +8,7 @@ from hemagrid.cli import dag, options
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured, count_images, storage
 from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
 from hemagrid.config.grid import grid
+from hemagrid.names import CHECKPOINTS
 from hemagrid.reporting.text import aligned, duration, size
 
 TEXT = """
@@ -16,6 +17,7 @@ is run or written. Hours come from speeds measured on other machines or, after
 tests/benchmarks/measure_throughput.py, on yours.
 """
 _PLACES = {"local": "local", "cpu": "CPU", "gpu": "GPU"}
+_SHORT, _DASH = "short", "-"
 
 
 def main(words):
@@ -33,10 +35,16 @@ def main(words):
 
 
 def describe(jobs, config, folder=".", command=MEASURE):
-    """Return the plan of a study as text: `jobs` are those that would run, in data's order.
+    """Return the plan of a study as text.
 
-    `command` is what measures the speeds of this study. Raises InputError as `count_images`
-    and `read_speeds` do.
+    Args:
+        jobs: The Jobs that would run, in the order of the rules.
+        config: Validated config.
+        folder: Folder of the study.
+        command: What measures the speeds of this study.
+
+    Raises:
+        InputError: The images are not there, or a table of speeds is damaged.
     """
     images, speeds = count_images(config, folder), read_speeds(folder)
     estimate = Estimate(config, images, speeds)
@@ -66,7 +74,7 @@ def describe(jobs, config, folder=".", command=MEASURE):
     rows.append(["total", len(jobs), "", "", "", *map(_hours, spent.values())])
     header = ["rule", "jobs", "runs on", "longest", "asks for", "CPU-core-hours", "GPU-hours"]
     stored = storage(estimate)
-    kept = sum(amount or 0 for _, where, amount in stored if where != "checkpoints/")
+    kept = sum(amount or 0 for _, where, amount in stored if not where.startswith(CHECKPOINTS))
     known = [[what, where, _DASH if b is None else size(b)] for what, where, b in stored]
     known.append(["kept in the end, at least", "", size(kept)])
     parts = [
@@ -139,9 +147,6 @@ def _later(estimate, jobs):
             f"the slowest ({', '.join(estimate.tuned)}): {hours or 'hours unknown'}."
         )
     ]
-
-
-_SHORT, _DASH = "short", "-"
 
 
 def _time(estimate, job, missing):
