@@ -23,7 +23,7 @@ from hemagrid.io import class_names
 from hemagrid.models.heads import build_head
 from hemagrid.names import TRAIN, VAL
 from hemagrid.training import backend, checkpoints, jobs
-from hemagrid.training import run as runs
+from hemagrid.training.environment import environment
 from hemagrid.training.trainer import Examples, Phase, Trainer
 from hemagrid.tuning.trials import best_trial
 
@@ -49,7 +49,7 @@ def search_head(run, settings, inputs, out, folder=checkpoints.FOLDER):
         inputs: Paths `embeddings_train` and `embeddings_val`, float32 (N, F), and `table_train`
             and `table_val`, their CSVs.
         out: Paths `trials`, a CSV with one row per trial (`COLUMNS`), and `head`, a JSON with
-            the best one, which is written last.
+            the best one and the `environment` of the search, which is written last.
         folder: Where checkpoints are kept until the search is complete.
 
     Raises:
@@ -57,18 +57,9 @@ def search_head(run, settings, inputs, out, folder=checkpoints.FOLDER):
             loss of a trial is not a number.
         Stopped: on SIGTERM or SIGINT, after the current trial or within it.
     """
-    key = search_key(settings, inputs)
+    key = checkpoints.key_of("search", settings, inputs, keras_tuner)
     compute = functools.partial(_search, run, settings, inputs, out)
     checkpoints.compute_once(f"search_{run}", key, out, "head", compute, folder)
-
-
-def search_key(settings, inputs):
-    """Return the hash of everything that determines the result of a search."""
-    code = {
-        "search.py": Path(__file__).read_text(encoding="utf-8"),
-        "keras_tuner": keras_tuner.__version__,
-    }
-    return checkpoints.key_of(runs.run_key(settings, inputs), {}, code)
 
 
 def hyperparameters(space):
@@ -129,6 +120,7 @@ def proposals(settings, score_of):
 def _search(run, settings, inputs, out, checkpoint):
     """Run the trials that the checkpoint does not hold, then write the results."""
     backend.begin(settings["seed"], settings["training"]["precision"])
+    made_with = environment("search", keras_tuner)
     tables = {subset: io.read_table(inputs[f"table_{subset}"]) for subset in (TRAIN, VAL)}
     train, val = (
         Examples(
@@ -204,6 +196,7 @@ def _search(run, settings, inputs, out, checkpoint):
             "epochs": sum(row["epochs"] - row["initial_epoch"] for row in rows),
             "seconds": sum(row["seconds"] for row in rows),
             "key": checkpoint.key,
+            "environment": made_with,
         },
     )
 
@@ -300,7 +293,7 @@ def _report(run, settings, rows, total, checkpoint):
         f"about {left / 60:.0f} min left"
     )
     facts = {"phase": "search", "trial": len(rows), "trials": total, "best": best / 100}
-    checkpoint.report(facts | {"seconds": row["seconds"]})
+    checkpoint.report(facts | {"seconds": row["seconds"], "left": left})
 
 
 def _listed(numbers):

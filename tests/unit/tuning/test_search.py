@@ -7,6 +7,7 @@ import signal
 from types import SimpleNamespace
 
 import keras
+import keras_tuner
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from hemagrid import io
 from hemagrid.config.hyperband import bracket_sizes, distinct_heads, expected_trials
 from hemagrid.errors import InputError, Stopped
+from hemagrid.revisions import REVISIONS
 from hemagrid.training.checkpoints import Checkpoint
 from hemagrid.training.trainer import Trainer
 from hemagrid.tuning import search
@@ -142,7 +144,7 @@ def run_search(settings, inputs, out):
 def results(out):
     """Return head and trials without what a clock or the key of the search says."""
     head, table = io.read_json(out["head"]), io.read_table(out["trials"])
-    head = {name: value for name, value in head.items() if name not in ("seconds", "key")}
+    head = {name: head[name] for name in head.keys() - {"seconds", "key", "environment"}}
     return head, table.drop(columns="seconds").to_dict("records")
 
 
@@ -216,6 +218,9 @@ def test_a_search_from_files_to_files(undisturbed):
     }
     assert (found["run"], found["trials"], found["epochs"]) == ("a_tuned", 6, 3 + 2 + 2 * 3)
     assert found["seconds"] == pytest.approx(table["seconds"].sum())
+    assert found["environment"]["revision"] == REVISIONS["search"]
+    assert found["environment"]["packages"]["keras_tuner"] == keras_tuner.__version__
+    assert found["environment"]["precision"] == "float32"
 
 
 def test_a_search_says_how_far_it_is(undisturbed):
@@ -400,17 +405,26 @@ def interrupt(inputs, out, untrained, monkeypatch):
     return io.read_json(folder / "progress.json")
 
 
-def test_changed_settings_start_a_new_search(inputs, out, untrained, monkeypatch, caplog):
+@pytest.mark.parametrize("changed", ["settings", "revision", "embeddings"])
+def test_what_the_result_rests_on_starts_a_new_search(
+    changed, inputs, out, untrained, monkeypatch, caplog, tmp_path
+):
     caplog.set_level(logging.INFO, "hemagrid")
     told = interrupt(inputs, out, untrained, monkeypatch)
     assert (told["phase"], told["trial"], told["trials"]) == ("search", 2, 6)
     assert 0 <= told["best"] <= 1
-    run_search(SETTINGS | {"seed": 43}, inputs, out)
+    settings = SETTINGS | {"seed": 43} if changed == "settings" else SETTINGS
+    if changed == "revision":
+        monkeypatch.setitem(REVISIONS, "search", REVISIONS["search"] + 1)
+    if changed == "embeddings":
+        np.save(tmp_path / "val.npy", np.load(inputs["embeddings_val"]) + 1)
+        inputs = inputs | {"embeddings_val": tmp_path / "val.npy"}
+    run_search(settings, inputs, out)
     assert "it is not used" in caplog.text and "continues" not in caplog.text
     assert len(untrained) == 3 + 6
     # Complete, it is left alone.
     written = {path: path.stat().st_mtime_ns for path in out.values()}
-    run_search(SETTINGS | {"seed": 43}, inputs, out)
+    run_search(settings, inputs, out)
     assert {path: path.stat().st_mtime_ns for path in out.values()} == written
     assert len(untrained) == 3 + 6
 
