@@ -38,7 +38,7 @@ def replacing(path):
 
 
 def remove_temporaries(path):
-    """Remove what killed writers of `path` left beside it. Only its one writer may call this."""
+    """Remove what killed writers of `path` left beside it. For its only writer."""
     for left in Path(path).parent.glob(f".????????.{Path(path).name}"):
         left.unlink(missing_ok=True)
 

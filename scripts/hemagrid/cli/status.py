@@ -47,8 +47,11 @@ _COLUMNS = {
 def main(words):
     """Print the state of a study."""
     arguments = options.read(words, options.parser("status", TEXT))
-    folder, config, _ = options.study(arguments)
+    folder, config, config_name = options.study(arguments)
     print(describe(stages(config, folder), runs(config, folder)))
+    print(f"\nThe study in {folder.absolute()}, by {config_name}.")
+    if not (folder / names.IMAGES).exists():
+        print("It has no images yet: nothing has been run, or --directory is another folder.")
 
 
 def stages(config, folder, now=None):

@@ -130,6 +130,7 @@ def test_the_plan_and_the_state_of_a_new_study(hemagrid, tmp_path):
     shown = hemagrid("status", "--directory", study, "--configfile", TINY)
     assert (shown.status, shown.error) == (0, "")
     assert shown.out.startswith("4 runs: 4 waiting")
+    assert f"The study in {study}, by {TINY}.\nIt has no images yet" in shown.out
 
 
 def test_a_reader_that_leaves_and_ctrl_c_leave_no_traceback(tmp_path):
