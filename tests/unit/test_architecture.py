@@ -157,8 +157,9 @@ def test_importing_a_room_imports_nothing_else():
 
 
 PATHS = re.compile(r"results/|resources/(weights|keras|smears)")
+# Not the holdout: a stage and what the report says of it have the same name.
 NAMES = {
-    *(names.TEST_AUGMENTED, names.HOLDOUT, names.TUNED_ADAMW),
+    *(names.TEST_AUGMENTED, names.TUNED_ADAMW),
     *(*names.PHASES, *names.CONTROLS),
 }
 
@@ -180,10 +181,7 @@ def texts(tree):
                 yield node.value
 
 
-# Stages have names as well, one of which is that of a subset.
-@pytest.mark.parametrize(
-    "module", sorted(TREES.keys() - {"hemagrid.names", "hemagrid.revisions"})
-)
+@pytest.mark.parametrize("module", sorted(TREES.keys() - {"hemagrid.names"}))
 def test_paths_subsets_and_phases_are_named_in_one_place(module):
     assert not [text for text in texts(TREES[module]) if is_stray(text)]
 
@@ -191,5 +189,5 @@ def test_paths_subsets_and_phases_are_named_in_one_place(module):
 @pytest.mark.parametrize("file", RULE_FILES, ids=lambda file: file.name)
 def test_rules_take_their_paths_from_the_library(file):
     code = re.sub(r'^""".*?"""', "", file.read_text(), flags=re.DOTALL)
-    code = re.sub(r"#.*", "", code)
+    code = re.sub(r"#.*|revision\(.*?\)", "", code)
     assert not [text for text in re.findall(r'"([^"\n]*)"', code) if is_stray(text)]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hemagrid import names
 from hemagrid.errors import InputError
 from hemagrid.training.backend import device
 
@@ -44,7 +45,7 @@ def prepare(threads, resources=None, require_gpu=False):
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_HOME", str(Path("resources/keras").absolute()))
+    os.environ.setdefault("KERAS_HOME", str(Path(names.KERAS_HOME).absolute()))
     resources = resources or {}
     if int(resources.get("gpu", 0)) == 0 and "gpu" not in str(resources.get("gres", "")):
         return
