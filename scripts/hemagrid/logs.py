@@ -27,7 +27,7 @@ logger = logging.getLogger("hemagrid")
 def job(log_path, outputs=()):
     """Send a job's output to `log_path` and end the job with one line about its failure.
 
-    `InputError`, `Stopped` and a full disk end the job with their message alone. Any other
+    `InputError`, `Stopped`, Ctrl-C and a full disk end the job with a message alone. Any other
     error leaves its traceback in the log and a line on the terminal. The exit status is 1 in
     each case, so that a scheduler may start the job again.
 
@@ -50,8 +50,8 @@ def job(log_path, outputs=()):
     except InputError as error:
         logger.error("Error: %s", error)
         sys.exit(1)
-    except Stopped as reason:
-        logger.error("Stopped: %s", reason)
+    except (Stopped, KeyboardInterrupt) as reason:
+        logger.error("Stopped: %s", reason if str(reason) else "by Ctrl-C")
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:

@@ -61,6 +61,7 @@ def test_info_reaches_the_terminal_and_everything_reaches_the_log(run):
     [
         ("InputError('cells.npz: not found')", "Error: cells.npz: not found"),
         ("Stopped('by SIGTERM')", "Stopped: by SIGTERM"),
+        ("KeyboardInterrupt", "Stopped: by Ctrl-C"),
         (
             "OSError(28, 'No space left on device', 'images.npy')",
             "Error: [Errno 28] No space left on device: 'images.npy'; free some space or raise "

@@ -1,5 +1,6 @@
 """Run the complete small study."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -16,7 +17,17 @@ demonstration goes on when it is started again.
 
 def main(words):
     """Run the demonstration and print its headline; return the exit status of snakemake."""
-    arguments = options.read(words, options.parser("demo", TEXT), new=True)
+    parser = argparse.ArgumentParser(
+        prog="hemagrid demo",
+        usage="hemagrid demo [options]",
+        description=TEXT,
+        epilog=options.EPILOG,
+    )
+    parser.add_argument(
+        "--directory", metavar="DIR", help="folder to write into; default: demo"
+    )
+    parser.add_argument("--cores", metavar="N", help="number of cores to use; default: all")
+    arguments = options.read(words, parser, new=True)
     # What jobs side by side may take: all but a tenth of this machine's memory.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20
     ours = ["--quiet", "reason", "host", "--directory", "demo", "--rerun-incomplete"]

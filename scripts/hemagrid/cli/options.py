@@ -12,28 +12,32 @@ from snakemake.exceptions import CliException
 from hemagrid.config.loading import ROOT, load_config, recorded_config
 from hemagrid.errors import InputError
 
+EPILOG = "Every other option of snakemake is understood as well."
 
-def parser(command, text, takes=None):
+
+def parser(command, text, takes=None, default="the one the study ran with"):
     """Return a parser of the options that a subcommand shares with snakemake.
 
     Args:
         command: Name of the subcommand.
         text: What it does, for its `--help`.
         takes: (name, explanation) of what it takes beside options, or None.
+        default: The config if none is given, in words.
     """
     made = argparse.ArgumentParser(
         prog=f"hemagrid {command}",
         usage=f"hemagrid {command} {takes[0] + ' ' if takes else ''}[options]",
         description=text,
-        epilog="Every other option of snakemake is understood as well.",
+        epilog=EPILOG,
         allow_abbrev=False,
     )
     if takes:
         made.add_argument("targets", metavar=takes[0], nargs="*", help=takes[1])
     made.add_argument("--directory", metavar="DIR", help="folder of the study; default: here")
-    made.add_argument("--configfile", metavar="FILE", nargs="+", help="your config files")
-    made.add_argument("--config", metavar="KEY=VALUE", nargs="+", help="values of the config")
-    made.add_argument("--profile", metavar="DIR", help="where jobs run: profiles/slurm, ...")
+    help = f"config files, laid over config/config.yaml; default: {default}"
+    made.add_argument("--configfile", metavar="FILE", nargs="+", help=help)
+    made.add_argument("--config", metavar="KEY=VALUE", nargs="+", help="single config values")
+    made.add_argument("--profile", metavar="DIR", help="where jobs run, as profiles/slurm says")
     return made
 
 

@@ -22,7 +22,8 @@ _SHORT, _DASH = "short", "-"
 
 def main(words):
     """Print the plan."""
-    parser = options.parser("plan", TEXT, ("[TARGET ...]", "files or rules; default: all"))
+    takes = ("[TARGET ...]", "files or rules; default: all")
+    parser = options.parser("plan", TEXT, takes, default="none, as for snakemake")
     arguments = options.read(words, parser)
     folder = Path(arguments.directory or ".")
     measure = MEASURE

@@ -29,7 +29,8 @@ def main(words):
     parser.add_argument(
         "images", metavar="IMAGES", nargs="+", help="files and folders of files"
     )
-    parser.add_argument("--directory", type=Path, default=Path("."), help="folder of the study")
+    help = "folder of the study; default: here"
+    parser.add_argument("--directory", metavar="DIR", type=Path, default=Path("."), help=help)
     parser.add_argument("--csv", action="store_true", help="all probabilities, as CSV")
     arguments = parser.parse_args(words)
     if not arguments.directory.is_dir():

@@ -119,8 +119,8 @@ def describe(stage_rows, run_rows):
     cells = [[_spell(how, row[name]) for name, how in _COLUMNS.items()] for row in run_rows]
     parts.append(aligned(list(_COLUMNS), cells, left=4))
     parts.append(
-        "val acc: validation accuracy of the last epoch, or of a finished run. left: of this "
-        "phase or search, at most."
+        "val acc: validation accuracy of the last epoch, or of a finished run.\n"
+        "left: of this phase or search, at most."
     )
     notes = [
         [
