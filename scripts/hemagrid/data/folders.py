@@ -14,10 +14,11 @@ from hemagrid.data.sources import is_litter
 from hemagrid.errors import InputError
 
 SPLIT = re.compile(
-    r"(train|test|val|dev|eval)(ing|id|idation|uation)?([_\W].*|s?ets?|data|\d+|[a-z])?|holdout",
+    r"(train|test|val|dev|eval|fold|split|part|batch|set|images?|masks?)(ing|id|idation|uation)?"
+    r"([_\W].*|s?ets?|data|\d+|[a-z])?|holdout",
     re.IGNORECASE,
 )
-"""Names of splits as data sets have them: Train, TestA, validation, test_set, TRAIN-2."""
+"""Names of parts of a data set: Train, TestA, validation, test_set, fold1, images and masks."""
 MASKS = r"masks?|segmentations?|annotations?|ground[ _-]?truths?"
 MASK_FOLDER = re.compile(MASKS, re.IGNORECASE)
 MASK_FILE = re.compile(rf"(.+?)[ _-]({MASKS}|seg|gt)", re.IGNORECASE)
@@ -81,7 +82,8 @@ def class_folders(folder, classes):
         )
     alike = {}
     for name in wanted:
-        alike.setdefault(re.sub(r"[\W_]", "", name.casefold()) or name, []).append(name)
+        plain = unicodedata.normalize("NFKC", found[name].name).casefold()
+        alike.setdefault(re.sub(r"[\W_]", "", plain) or name, []).append(name)
     for names in alike.values():
         if len(names) > 1:
             logger.info(
@@ -96,9 +98,16 @@ def files(class_folder):
 
     Returns:
         Paths of all files, and of linked folders, which are not entered.
+
+    Raises:
+        InputError: If a folder cannot be listed.
     """
+
+    def refuse(error):
+        raise InputError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+
     paths = []
-    for parent, folders, names in os.walk(class_folder):
+    for parent, folders, names in os.walk(class_folder, onerror=refuse):
         folders[:] = [name for name in folders if not is_litter(name)]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         paths += [Path(parent, name) for name in (*names, *links) if not is_litter(name)]
@@ -149,10 +158,11 @@ def _refuse_another_level(folder, paths):
         if set.union(*inside) == set() or set.intersection(*inside):
             names = ", ".join(path.name for path in splits)
             raise InputError(
-                f"{folder}: found the folders {names}, which are splits and no classes; set"
-                f" dataset.path to one of them, such as {splits[0]}, or merge their class"
-                " folders into one folder: the workflow splits the images itself and keeps"
-                " near duplicates together. If they are classes, name them in dataset.classes"
+                f"{folder}: found the folders {names}, which are parts of a data set, such as"
+                f" splits, and no classes; set dataset.path to one of them, such as {splits[0]},"
+                " or merge their class folders into one: the workflow splits the images itself"
+                " and keeps near duplicates together. If they are classes, name them in"
+                " dataset.classes"
             )
     if len(paths) == 1:
         deeper = paths[0]

@@ -62,7 +62,9 @@ def test_one_name_twice_in_the_config_is_refused(make):
         names(folder, ["\u00e9", "e\u0301", "ig"])
 
 
-@pytest.mark.parametrize("twin", ["basophil", "Band_Cell ", "band-cell", "BAND CELL"])
+@pytest.mark.parametrize(
+    "twin", ["basophil", "Band_Cell ", "band-cell", "BAND CELL", "Basophi\uff4c"]
+)
 def test_names_that_are_nearly_the_same_are_told(make, caplog, twin):
     folder = make("Basophil/a.png", "Band cell/a.png", f"{twin}/a.png")
     with caplog.at_level(logging.INFO, "hemagrid"):
@@ -89,24 +91,29 @@ def test_names_of_symbols_are_not_taken_for_one(make, caplog):
         ("valid", "holdout"),
         ("train1", "test2"),
         ("dev", "eval"),
+        ("fold1", "fold2", "fold3"),
+        ("images", "masks"),
+        ("batch_1", "batch_2"),
     ],
 )
 def test_splits_are_not_classes(make, splits):
     folder = make(*(f"{split}/{name}/a.png" for split in splits for name in ("ig", "blast")))
     for classes in (None, ["blast", "ig"]):
-        with pytest.raises(InputError, match="which are splits") as refusal:
+        with pytest.raises(InputError, match="which are parts of a data set") as refusal:
             names(folder, classes)
         assert f"such as {folder / sorted(splits)[0]}" in str(refusal.value)
 
 
 def test_splits_without_class_folders_are_refused_too(make):
-    with pytest.raises(InputError, match="found the folders test, train, which are splits"):
+    with pytest.raises(
+        InputError, match="found the folders test, train, which are parts of a data set"
+    ):
         names(make("train/a.png", "test/b.png"))
 
 
 def test_splits_are_found_beside_other_folders_and_lacking_a_class(make):
     folder = make("train/ig/a.png", "train/blast/a.png", "test/ig/b.png", "docs/a.txt")
-    with pytest.raises(InputError, match="which are splits"):
+    with pytest.raises(InputError, match="which are parts of a data set"):
         names(folder)
 
 
@@ -118,6 +125,7 @@ def test_splits_are_found_beside_other_folders_and_lacking_a_class(make):
         ("developing", "evaluated"),
         ("train", "ig"),
         ("tests", "blast"),
+        ("masked", "setting", "partial"),
     ],
 )
 def test_classes_are_not_taken_for_splits(make, classes):
@@ -201,3 +209,17 @@ def test_masks_beside_pictures_are_told_from_pictures(make):
         "masks/c.png": "mask: in a folder of masks",
         "Mask/sub/d.png": "mask: in a folder of masks",
     }
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(make, monkeypatch):
+    folder = make("ig/slide 1/a.png", "ig/slide 2/b.png")
+    scandir = os.scandir
+
+    def forbidding(path):
+        if str(path).endswith("slide 2"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidding)
+    with pytest.raises(InputError, match="slide 2: cannot be listed .Permission denied"):
+        folders.files(folder / "ig")
