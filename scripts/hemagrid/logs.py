@@ -58,8 +58,8 @@ def job(log_path, outputs=()):
             logger.error("Error: %s; free some space or raise the quota, and run again", error)
             sys.exit(1)
         traceback.print_exc()
-        message = f"Error: {type(error).__name__}: {error}\nThe traceback is in {log_path}"
-        print(message, file=terminal, flush=True)
+        kind = type(error).__name__
+        logger.error("Error: %s: %s\nThe traceback is in %s", kind, error, log_path)
         sys.exit(1)
 
 

@@ -83,6 +83,7 @@ def test_a_bug_leaves_its_traceback_in_the_log(run):
         "The traceback is in job.log",
     ]
     assert "Traceback" in log and "[][3]" in log
+    assert re.search(f"^{STAMP}Error: IndexError: list index out of range$", log, re.M)
 
 
 def test_the_log_of_an_earlier_job_is_replaced(run):
