@@ -2,7 +2,7 @@
 
     python tests/benchmarks/cost_of_a_search.py
 
-From the measured speeds of `make plan`, for the published study: seconds of one CPU core.
+From the measured speeds of `hemagrid plan`, for the published study: seconds of one CPU core.
 """
 
 import sys

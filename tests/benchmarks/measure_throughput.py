@@ -1,4 +1,4 @@
-"""Measure how fast this machine computes each stage of a study, for `scripts/plan.py`.
+"""Measure how fast this machine computes each stage of a study, for `hemagrid plan`.
 
     python tests/benchmarks/measure_throughput.py [--configfile my.yaml ...]
 

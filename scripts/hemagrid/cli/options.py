@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.cli import parse_args, parse_config
 from snakemake.exceptions import CliException
 
-from hemagrid.config.loading import ROOT, load_config, recorded_config
+from hemagrid.config.loading import ROOT, load_config, read_yaml, recorded_config
 from hemagrid.errors import InputError
 
 EPILOG = "Every other option of snakemake is understood as well."
@@ -76,6 +76,8 @@ def read(words, parser, new=False):
     for path in [*(arguments.configfile or []), *([] if new else [folder])]:
         if not Path(path).exists():
             raise InputError(f"{path}: not found")
+    for path in arguments.configfile or []:
+        read_yaml(path)
     if folder.is_file():
         raise InputError(f"{folder}: found a file, expected the folder of a study")
     for entry in arguments.config or []:

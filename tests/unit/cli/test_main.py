@@ -74,6 +74,8 @@ def test_no_command_imports_keras():
         (["plan", "results/nope"], "No rule to produce results/nope"),
         (["plan", "--configfile", "lost.yaml"], "dataset.path: found nothing at "),
         (["status", "--configfile", "bad.yaml"], "grid.cnns[0]: found the text 'nonsense'"),
+        (["plan", "--configfile", "latin.yaml"], "latin.yaml: cannot be read as YAML ('utf-8'"),
+        (["plan", "--configfile", "."], ".: cannot be read as YAML ([Errno 21] Is a directory"),
         (["plan", "--config", "dataset.path=x"], "write `dataset: {path: ...}` in a file"),
         (["plan", "--config", "seed"], "--config seed: "),
         (
@@ -89,6 +91,7 @@ def test_a_mistake_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, expec
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lost.yaml").write_text("dataset: {source: npz, path: nowhere.npz}")
     (tmp_path / "bad.yaml").write_text("grid: {cnns: [nonsense]}")
+    (tmp_path / "latin.yaml").write_bytes(b"dataset: {path: caf\xe9}")
     before = sorted(tmp_path.iterdir())
     assert main.main(words) == 1
     said = capsys.readouterr()
