@@ -6,13 +6,7 @@ import os
 from pathlib import Path
 
 from hemagrid import names
-from hemagrid.config.grid import (
-    grid,
-    known_runs,
-    tunable_backbones,
-    tunes,
-    without,
-)
+from hemagrid.config.grid import grid, known_runs, tunable_backbones, tunes, without
 from hemagrid.config.hyperband import distinct_heads, heads_in
 from hemagrid.config.messages import as_written, did_you_mean, key_path
 from hemagrid.errors import InputError

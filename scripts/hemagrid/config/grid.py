@@ -10,6 +10,7 @@ from hemagrid.names import (
     HOLDOUT,
     TEST,
     TEST_AUGMENTED,
+    TUNED,
     TUNED_ADAMW,
     TUNED_HEADS,
     VAL,
@@ -27,9 +28,15 @@ class Run:
 
 
 def grid(config):
-    """Return the runs by name, CNNs first, then the heads of each backbone in turn.
+    """Return the runs of the grid by name: CNNs first, then the heads of each backbone in turn.
 
-    `config` is validated.
+    The order is that of the lists in the config's `grid`, as everywhere.
+
+    Args:
+        config: Validated config.
+
+    Returns:
+        {name: Run}
     """
     chosen = config["grid"]
     runs = [Run(name, "cnn", None, None) for name in chosen["cnns"]]
@@ -42,33 +49,38 @@ def grid(config):
 
 
 def tunes(config):
-    """Say whether the study has finalists, whose heads are searched."""
+    """Return whether heads are searched in this study."""
     tuning = config["tuning"]
     return bool(tuning["backbones"] or tuning["finalists"] and config["grid"]["backbones"])
 
 
 def tunable_backbones(config):
-    """Return the backbones of the study: those of the grid, then others named for tuning."""
+    """List the backbones of the study: those of the grid, then others named for tuning."""
     named = config["tuning"]["backbones"] or []
     return list(dict.fromkeys([*config["grid"]["backbones"], *named]))
 
 
 def tuned_runs(config, finalists):
-    """Return the tuned runs by name, of each of the `finalists` and those named for AdamW.
+    """Return the tuned runs by name; there are none if the study does not tune.
 
-    A backbone named in `tuning.adamw` gets that search whether it is a finalist or not.
-    There is none where the study does not tune.
+    Args:
+        config: Validated config.
+        finalists: Names of the backbones that are tuned. Those in `tuning.adamw` get the second
+            search in any case.
+
+    Returns:
+        {name: Run}
     """
     if not tunes(config):
         return {}
     adamw = [b for b in config["tuning"]["adamw"] if b in tunable_backbones(config)]
-    runs = [_tuned(backbone, "tuned") for backbone in finalists]
+    runs = [_tuned(backbone, TUNED) for backbone in finalists]
     runs += [_tuned(backbone, TUNED_ADAMW) for backbone in adamw]
     return {run.name: run for run in runs}
 
 
 def known_runs(config):
-    """Return every run that may be asked for by name: the grid's, and all tuned ones."""
+    """Return every run that can be made, {name: Run}: the grid's, and all tuned ones."""
     tuned = [_tuned(b, head) for b in tunable_backbones(config) for head in TUNED_HEADS]
     return grid(config) | {run.name: run for run in tuned}
 
@@ -78,21 +90,20 @@ def _tuned(backbone, head):
 
 
 def evaluated_subsets(config):
-    """Return the subsets on which every run predicts.
-
-    Only BloodMNIST brings images from outside the study: those of its other splits.
-    """
+    """List the subsets on which every run predicts. Only BloodMNIST has a holdout."""
     holdout = [HOLDOUT] if config["dataset"]["source"] == "bloodmnist" else []
     return [VAL, TEST, TEST_AUGMENTED, *holdout]
 
 
 def run_settings(config, run_name):
-    """Return what determines the training of one run, and nothing of other runs.
+    """Return what the training of one run depends on; if it changes, the run is trained again.
 
-    A job whose parameters these are is made again exactly when one of them changes.
-    Resources (`mem_mb`, `runtime`) and the origin of the weights, which are an input
-    file by then, are left out; so is the head of a tuned run, which its search writes.
-    Raises KeyError when `run_name` is none of `known_runs`.
+    Left out are resources, the origin of the weights, which are a file by then, and the head of
+    a tuned run, which its search writes.
+
+    Args:
+        config: Validated config.
+        run_name: One of `known_runs`.
     """
     run = known_runs(config)[run_name]
     training = ["optimizer", "monitor", "class_weights", "precision"]
@@ -118,7 +129,12 @@ def run_settings(config, run_name):
 
 
 def search_settings(config, run_name):
-    """Return what determines the search for the head of one tuned run."""
+    """Return what the search for a tuned run's head depends on.
+
+    Args:
+        config: Validated config.
+        run_name: A tuned one of `known_runs`.
+    """
     run, tuning = known_runs(config)[run_name], config["tuning"]
     fixed = [] if run.head == TUNED_ADAMW else ["weight_decay"]
     training = ("optimizer", "class_weights", "precision")
@@ -133,4 +149,5 @@ def search_settings(config, run_name):
 
 
 def without(mapping, *keys):
+    """Return a copy of a mapping without some of its keys."""
     return {key: value for key, value in mapping.items() if key not in keys}
