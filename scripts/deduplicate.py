@@ -12,7 +12,7 @@ with job(snakemake.log[0], snakemake.output):
         snakemake.output.duplicates,
         deduplicate(
             read_samples(snakemake.input.samples),
-            np.load(snakemake.input.fingerprints),
+            np.load(snakemake.input.fingerprints, mmap_mode="r"),
             snakemake.params.settings,
         ),
     )

@@ -11,6 +11,7 @@ shift. Both stay, and share a split. Mirrored and turned pictures are copies tha
 augmentation made, so their pixels must agree as closely as those of duplicates.
 """
 
+import functools
 import itertools
 import logging
 
@@ -29,6 +30,8 @@ DETAIL_THUMBNAIL, DETAIL = 64, 32  # edge of the thumbnail compared; its frequen
 GREY_LEVELS = 5  # coefficients well above this count alike, those below it hardly at all
 COLOURS = 8  # edge of the thumbnail whose colours are compared
 SHIFT = 1  # how far near duplicates may be shifted, in 64ths of the edge
+LEAST = 0.65  # correlation that a shift leaves at least
+DENSE = 16  # more than one of so many pairs of a block: faster to correlate all of them
 FLAT = 3  # grey levels around its mean colour within which a picture is flat
 VIEWS = tuple(itertools.product((False, True), repeat=3))
 """The eight views of a picture: transposed, then upside down, then mirrored (each or not)."""
@@ -274,14 +277,8 @@ def deduplicate(samples, fingerprints, settings):
     # Equal bytes need no comparison, and thousands of copies would make millions of pairs.
     same = table.groupby(samples["sha256"])["id"].transform("min").to_numpy()
     distinct = np.flatnonzero(same == table["id"])
-    left, right, views = candidates(fingerprints[distinct], settings["near_duplicate_distance"])
-    left, right = distinct[left], distinct[right]
-    own = fingerprints["hashes"][:, 0]
-
-    equal = (views == 0) & (own[left] == own[right])
-    limit = np.inf if settings["duplicates"] == "hash" else settings["duplicate_difference"]
-    pairs = left[equal], right[equal], views[equal]
-    exact, difference = groups(fingerprints, *pairs, limit)
+    left, right, views = candidates(fingerprints, distinct, settings)
+    exact, difference = exact_groups(fingerprints, left, right, views, settings)
     exact, difference = exact[same], difference[same]
     table["exact_group"] = exact
     conflicts = label_conflict(table) & (settings["label_conflicts"] == "drop")
@@ -319,10 +316,65 @@ def _log(table):
     )
 
 
-def candidates(fingerprints, distance):
-    """Return all pairs of `near_pairs` among fingerprints: left, right, view, each (m,)."""
-    blocks = [np.stack(block) for block in near_pairs(fingerprints["hashes"], distance)]
-    return np.concatenate([np.empty((3, 0), int), *blocks], axis=1)
+def candidates(fingerprints, rows, settings):
+    """Return the pairs whose hashes are near and whose pixels may agree.
+
+    Small cells on an even ground nearly all have near hashes. So a quick look at the pixels
+    goes with each block of pairs, and only pairs that may be in one group are returned.
+
+    Args:
+        fingerprints: Array of `fingerprint`.
+        rows: Positions to look at, in order, integers (m,).
+        settings: As for `deduplicate`.
+
+    Returns:
+        left, right, view: positions and views of pairs, integers (3, n), left < right.
+    """
+    least = np.minimum(1 - near_limits(settings), LEAST)
+    least[1:] = 1 - settings["duplicate_difference"]
+    flat = fingerprints["spread"][rows] <= FLAT
+    all_units = functools.cache(lambda: _units(fingerprints["detail"][rows], VIEWS[0]))
+    found = [np.empty((3, 0), int)]
+    hashes = fingerprints["hashes"][rows]
+    for left, right, view in near_pairs(hashes, settings["near_duplicate_distance"]):
+        if not len(left):
+            continue
+        number, first, end = view[0], left[0], left[-1] + 1
+        if len(left) * DENSE > (end - first) * len(rows):
+            units = _units(fingerprints["detail"][rows[first:end]], VIEWS[number])
+            correlation = (units @ all_units().T)[left - first, right]
+            maybe = correlation >= least[number]
+        else:
+            maybe = np.empty(len(left), bool)
+            for start in range(0, len(left), IMAGES_PER_TASK):
+                part = slice(start, start + IMAGES_PER_TASK)
+                a = _units(fingerprints["detail"][rows[left[part]]], VIEWS[number])
+                b = _units(fingerprints["detail"][rows[right[part]]], VIEWS[0])
+                maybe[part] = (a * b).sum(axis=1) >= least[number]
+        maybe |= flat[left] & flat[right] & (number == 0)
+        found.append(np.stack([rows[left[maybe]], rows[right[maybe]], view[maybe]]))
+    return np.concatenate(found, axis=1)
+
+
+def _units(detail, view):
+    """Return coefficients (n, 32, 32) in a view as vectors of length 1, float32 (n, 1024)."""
+    vectors = _seen(detail, view).reshape(len(detail), -1).astype("float32")
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1)
+
+
+def exact_groups(fingerprints, left, right, views, settings):
+    """Return the position of the first duplicate of each image, and the difference from it.
+
+    Takes the pairs of `candidates`. Images that are none of them count as the first.
+    """
+    own = fingerprints["hashes"][:, 0]
+    if settings["duplicates"] == "pixels":
+        equal = (views == 0) & (own[left] == own[right])
+        pairs = left[equal], right[equal], views[equal]
+        return groups(fingerprints, *pairs, settings["duplicate_difference"])
+    _, first, inverse = np.unique(own, return_index=True, return_inverse=True)
+    exact, images = first[inverse], np.arange(len(own))
+    return exact, differences(fingerprints, exact, images, np.zeros(len(own), int))
 
 
 def near_limits(settings):

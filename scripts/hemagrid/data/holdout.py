@@ -9,6 +9,7 @@ from hemagrid.data.duplicates import (
     SHIFT,
     candidates,
     differences,
+    exact_groups,
     fingerprint,
     groups,
     near_limits,
@@ -64,38 +65,24 @@ def compare(holdout, study, settings):
         smallest row of it.
     """
     both = np.concatenate([study, holdout])
-    left, right, views = candidates(both, settings["near_duplicate_distance"])
-    later = right >= len(study)
-    left, right, views = left[later], right[later], views[later]
-    own = both["hashes"][:, 0]
-    equal = (views == 0) & (own[left] == own[right])
-    limit = np.inf if settings["duplicates"] == "hash" else settings["duplicate_difference"]
-    reason = np.full(len(holdout), "", object)
-    difference = np.zeros(len(holdout))
-
-    def leave_out(pairs, measured, what):
-        # The closest comes last and stays.
-        for pair in pairs[np.argsort(-measured[pairs], kind="stable")]:
-            row = right[pair] - len(study)
-            whole, start = ("study", 0) if left[pair] < len(study) else ("holdout", len(study))
-            reason[row] = f"{what} of {whole} image {left[pair] - start}"
-            difference[row] = measured[pair]
-
-    known = left < len(study)
+    left, right, views = candidates(both, np.arange(len(both)), settings)
+    exact, difference = exact_groups(both, left, right, views, settings)
+    reason = np.full(len(both), "", object)
+    for image in np.flatnonzero(exact != np.arange(len(both))):
+        whole, start = ("study", 0) if exact[image] < len(study) else ("holdout", len(study))
+        reason[image] = f"duplicate of {whole} image {exact[image] - start}"
     measured = differences(both, left, right, views, SHIFT)
-    near = measured <= near_limits(settings)[views]
-    leave_out(np.flatnonzero(known & near), measured, "near duplicate")
-    measured = differences(both, left, right, views)
-    leave_out(np.flatnonzero(known & equal & (measured <= limit)), measured, "duplicate")
-
-    new = np.concatenate([np.zeros(len(study), bool), reason == ""])
-    pairs = equal & new[left] & new[right]
-    first, measured = groups(both, left[pairs], right[pairs], views[pairs], limit)
-    for row in np.flatnonzero(first[len(study) :] != np.arange(len(study), len(both))):
-        reason[row] = f"duplicate of holdout image {first[len(study) + row] - len(study)}"
-        difference[row] = measured[len(study) + row]
-    new[len(study) :] = reason == ""
+    near = (
+        (left < len(study)) & (right >= len(study)) & (measured <= near_limits(settings)[views])
+    )
+    near &= reason[right] == ""
+    for pair in np.flatnonzero(near)[np.argsort(-measured[near])]:  # the closest comes last
+        reason[right[pair]] = f"near duplicate of study image {left[pair]}"
+        difference[right[pair]] = measured[pair]
+    new = reason == ""
+    new[: len(study)] = False
     pairs = new[left] & new[right]
     pairs = left[pairs], right[pairs], views[pairs]
     first, _ = groups(both, *pairs, near_limits(settings), SHIFT)
-    return reason, difference, first[len(study) :] - len(study)
+    part = slice(len(study), None)
+    return reason[part], difference[part], first[part] - len(study)
