@@ -505,7 +505,7 @@ def _named(made_with):
         for value, runs in zip(same["value"], same["runs"], strict=True):
             said = ", ".join(runs)
             if len(runs) == total or len(runs) > max(NAMED - 1, total / 2):
-                said = f"all {total} runs" if len(runs) == total else f"{len(runs)} others"
+                said = f"all {total} runs" if len(runs) == total else f"the other {len(runs)} runs"
             rows.append({"what": what, "value": value, "runs": said})
     return pd.DataFrame(rows, columns=["what", "value", "runs"])
 
