@@ -67,6 +67,7 @@ rule score_submission:
         settings={
             "set": HIDDEN_SET or HELD_BACK,
             "classes": config["dataset"]["classes"],
+            "fit": config["dataset"]["fit"],
             "bootstrap": config["evaluation"]["bootstrap"],
             "seed": config["seed"],
         },

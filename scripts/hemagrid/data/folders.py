@@ -159,8 +159,8 @@ def _refuse_another_level(folder, paths):
             names = ", ".join(path.name for path in splits)
             raise InputError(
                 f"{folder}: found the folders {names}, which are parts of a data set, such as"
-                f" splits, and no classes; set dataset.path to one of them, such as {splits[0]},"
-                " or merge their class folders into one: the workflow splits the images itself"
+                f" splits, and no classes; set dataset.path to one of them, such as {splits[0]}"
+                ", or merge their class folders into one: the workflow splits the images itself"
                 " and keeps near duplicates together. If they are classes, name them in"
                 " dataset.classes"
             )

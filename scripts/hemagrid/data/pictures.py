@@ -47,9 +47,9 @@ def read_picture(path, image_size, *, fit=PAD, strict=False, bits=None):
         image_size: Edge of the result in pixels.
         fit: `crop` or `pad`, what makes a picture square.
         strict: Whether to refuse a picture that does not stay as it is.
-        bits: Significant bits of deeper channels: a number for all, or a mapping from `Deep`.
-            With a mapping, pictures too dark to tell their range are refused. None stands
-            for all stored bits, up to 16, and refuses them as well.
+        bits: Significant bits of deeper channels: a number for all, or a dict from the text of
+            a `Deep`. Ways of storing that it lacks have all their bits, up to 16. Unless a
+            number is given, pictures so dark that they may be of fewer bits are refused.
 
     Returns:
         A Pillow picture, RGB, `image_size` by `image_size`, and the list of what was changed
@@ -236,7 +236,8 @@ def _scaled(path, picture, deep, bits):
     peak = colour.max()
     stated = isinstance(bits, int)
     if not stated:
-        bits = bits[deep] if bits is not None else min(deep.stored_bits - deep.signed, 16)
+        known = None if bits is None else bits.get(str(deep))
+        bits = known or min(deep.stored_bits - deep.signed, 16)
     top = 2**bits - 1
     if colour.min() < 0 or peak > top:
         raise Unusable(

@@ -52,9 +52,14 @@ def acquire(settings, source, out):
         out: Paths `images` and `samples`; for BloodMNIST also `holdout_images` and
             `holdout_table`.
 
+    Returns:
+        How pictures were read, for others to be read alike: dict with `fit` and `bits`, as
+        `pictures.read_picture` takes them.
+
     Raises:
         InputError: If the source is not as expected.
     """
+    bits = None
     shape = {key: settings[key] for key in ("classes", "image_size", "fit")}
     targets = (out["images"], out["samples"])
     if settings["source"] == "npz":
@@ -64,7 +69,8 @@ def acquire(settings, source, out):
         from_bloodmnist(source, *targets, *holdout, **shape)
     else:
         options = {key: settings[key] for key in ("bit_depth", "strict")}
-        from_folder(source, *targets, **shape, **options)
+        bits = from_folder(source, *targets, **shape, **options)
+    return {"fit": settings["fit"], "bits": bits}
 
 
 def from_npz(path, images_out, samples_out, *, classes, image_size, fit=PAD):
@@ -242,6 +248,9 @@ def from_folder(
         strict: Whether to refuse files that give no picture, and pictures that are not RGB
             of `image_size` already.
 
+    Returns:
+        The bits that were taken: `bit_depth`, or dict from the way of storing to its bits.
+
     Raises:
         InputError: If the folder does not hold the classes, a class has no readable picture,
             or `strict` refuses a file.
@@ -299,6 +308,7 @@ def from_folder(
     table = pd.concat([images, others.assign(sha256="", changes="")])
     write_table(samples_out, table.astype({"id": "Int64", "label": "Int64"})[COLUMNS])
     _log_counts(images, others)
+    return bits
 
 
 def read_samples(path):
@@ -317,7 +327,7 @@ def read_skipped(path):
 
 
 class _BitDepths(dict):
-    """The significant bits per `Deep`, found in all files once one is asked for.
+    """The significant bits per way of storing, found in all files once one is asked for.
 
     One depth for all files that are stored alike: file by file, a dark picture would come out
     as bright as the others.
@@ -326,7 +336,9 @@ class _BitDepths(dict):
     def __init__(self, paths):
         self.paths = paths
 
-    def __missing__(self, deep):
+    def get(self, storage):
+        if storage in self:
+            return self[storage]
         peaks = {}
         for path in track(self.paths, "Finding the range of values", unit="files"):
             try:
@@ -334,15 +346,15 @@ class _BitDepths(dict):
                     peaks.setdefault(found[0], []).append(found[1])
             except Unusable:
                 pass  # and listed as such when it is read
-        for kind, values in peaks.items():
-            depths = [bits for bits in BIT_DEPTHS if bits != 15 or kind.signed]
-            self[kind] = next((bits for bits in depths if max(values) < 2**bits), 16)
+        for deep, values in peaks.items():
+            depths = [bits for bits in BIT_DEPTHS if bits != 15 or deep.signed]
+            bits = next((bits for bits in depths if max(values) < 2**bits), 16)
+            self[str(deep)] = bits
             logger.info(
-                f"{kind}: no value above {max(values)} in {len(values)} pictures, read as"
-                f" {self[kind]} bits (0 to {2 ** self[kind] - 1}); if that is wrong, set"
-                " dataset.bit_depth"
+                f"{deep}: no value above {max(values)} in {len(values)} pictures, read as"
+                f" {bits} bits (0 to {2**bits - 1}); if that is wrong, set dataset.bit_depth"
             )
-        return self[deep]
+        return self[storage]
 
 
 def _log_counts(images, skipped=None):

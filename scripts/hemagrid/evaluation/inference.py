@@ -8,6 +8,7 @@ from hemagrid import names
 from hemagrid.config.messages import did_you_mean
 from hemagrid.data.pictures import Unusable, printable, read_picture
 from hemagrid.errors import InputError
+from hemagrid.io import read_json
 from hemagrid.training import backend
 from hemagrid.training.predictions import read_predictions
 
@@ -89,6 +90,8 @@ def classify(folder, paths, refuse):
         InputError: if Keras cannot load the model.
     """
     network = load_network(folder / _MODEL)
+    record = folder.parents[1] / names.SOURCE
+    reading = read_json(record).get("reading", {}) if record.exists() else {}
     from hemagrid.training import embeddings  # imports Keras
 
     # A few pictures need not be padded to a whole batch.
@@ -97,7 +100,7 @@ def classify(folder, paths, refuse):
         read, pixels = [], []
         for path in paths[start : start + batch_size]:
             try:
-                picture, _ = read_picture(path, network.input_shape[1])
+                picture, _ = read_picture(path, network.input_shape[1], **reading)
             except Unusable as reason:
                 refuse(printable(str(path)), str(reason))
             else:

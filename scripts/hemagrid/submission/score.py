@@ -47,7 +47,8 @@ def score(run, inputs, out, settings):
             (N, S, S, 3), and `table`, its CSV with `label` and `group`.
         out: Path `score` of the result.
         settings: `bootstrap` (number of resamples), `seed`, `classes` (names in the order of
-            the labels, or None to take them from the table) and `set` (name of the images).
+            the labels, or None to take them from the table), `fit` (what makes pictures of the
+            npz square) and `set` (name of the images).
 
     Raises:
         InputError: The package is damaged, fails, or returns anything but labels.
@@ -94,6 +95,7 @@ def _hidden_set(inputs, settings, folder):
             images,
             classes=settings["classes"],
             image_size=None,
+            fit=settings["fit"],
             every_class=False,
         )
         groups = table["id"]

@@ -245,6 +245,18 @@ def test_one_range_is_found_for_all_files_stored_alike(tmp_path, acquire, caplog
     assert "16-bit TIFF: no value above 4000 in 4 pictures, read as 12 bits" in caplog.text
 
 
+def test_others_can_be_read_as_the_dataset_was(tmp_path, out):
+    deep(tmp_path / "in", blast=[400, 800], ig=[4000])
+    settings = {"source": "folder", "classes": None, "image_size": SIZE, "strict": False}
+    settings |= {"fit": "crop", "bit_depth": "auto"}
+    reading = readers.acquire(settings, tmp_path / "in", out)
+    assert reading == {"fit": "crop", "bits": {"16-bit TIFF": 12}}
+    path = tmp_path / "in" / "blast" / "1.tif"
+    picture, _ = pictures.read_picture(path, SIZE, **reading)
+    assert np.array_equal(picture, io.open_images(out["images"])[1])
+    assert readers.acquire(settings | {"bit_depth": 14}, tmp_path / "in", out)["bits"] == 14
+
+
 def test_a_class_of_fewer_bits_than_the_others_is_refused_with_the_choice(tmp_path, acquire):
     deep(tmp_path / "in", blast=[400, 4000], ig=[40000])
     with pytest.raises(InputError, match="class 'blast'(.|\n)*set dataset.bit_depth"):

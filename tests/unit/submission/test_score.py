@@ -14,7 +14,7 @@ from hemagrid.training import embeddings
 
 CLASSES = ["basophil", "ig", "platelet"]
 SIZE = 16
-SETTINGS = {"bootstrap": 200, "seed": 1, "classes": CLASSES, "set": "test"}
+SETTINGS = {"bootstrap": 200, "seed": 1, "classes": CLASSES, "fit": "pad", "set": "test"}
 # Answers by the hue that `draw` gives a class, whatever the size of the pictures.
 BY_HUE = "return X.astype(float).mean(axis=(1, 2)).argmax(axis=1)"
 
