@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from made_study import ENVIRONMENT
 
 from hemagrid import io
 from hemagrid.reporting import provenance
@@ -39,6 +40,42 @@ def test_versions_are_those_of_the_runs(tmp_path):
     provenance.write_versions(paths, tmp_path / "versions.json")
     found = io.read_json(tmp_path / "versions.json")
     assert found == {"vgg16_cfg1": {"commit": "abc"}, "old": None}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what", "shown"),
+    [
+        ("commit", "fff", "commit", "fff"),
+        ("changed", True, "commit", "0123abc with changes"),
+        ("release", "0.2", "release", "0.2"),
+        ("revision", 2, "revision", "2"),
+        ("python", "3.12", "python", "3.12"),
+        ("packages", {"keras": "3.9", "tensorflow": "2.21.0"}, "keras", "3.9"),
+        ("backend", "jax", "backend", "jax"),
+        ("device", "cpu", "device", "cpu"),
+        ("gpu", None, "gpu", "none"),
+        ("threads", 8, "threads", "8"),
+        ("precision", "float32", "precision", "float32"),
+        (None, None, "commit", "not recorded"),
+    ],
+)
+def test_what_runs_were_made_with_differs_by_each_fact(field, value, what, shown):
+    other = {"environment": ENVIRONMENT | {field: value}} if field else {"seconds": 1}
+    costs = {"a": {"environment": ENVIRONMENT}, "b": other, "c": {"environment": ENVIRONMENT}}
+    metrics = {run: {"cost": cost} for run, cost in costs.items()}
+    table = provenance.made_with(metrics | {"control": {"cost": None}, "missing": None})
+    differs = table[table["differs"]].groupby("what", sort=False)
+    assert what in differs.groups and (field is None or len(differs) == 1)
+    rows = differs.get_group(what)
+    assert list(rows["runs"]) == [["a", "c"], ["b"]] and rows["value"].iloc[1] == shown
+
+
+def test_processors_and_hosts_may_differ():
+    machines = [ENVIRONMENT, ENVIRONMENT | {"cpu": "another", "host": "node2"}]
+    metrics = {str(n): {"cost": {"environment": found}} for n, found in enumerate(machines)}
+    table = provenance.made_with(metrics)
+    assert not table["differs"].any()
+    assert list(table.loc[table["what"] == "processor", "value"]) == ["AMD EPYC", "another"]
 
 
 def test_checksums(tmp_path):
