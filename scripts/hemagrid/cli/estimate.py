@@ -22,6 +22,7 @@ from hemagrid.config.grid import (
     tuned_runs,
 )
 from hemagrid.config.hyperband import expected_trials, trained_epochs
+from hemagrid.data.folders import class_folders, files
 from hemagrid.errors import InputError
 from hemagrid.names import (
     ACTIVATIONS,
@@ -122,10 +123,8 @@ def _found(dataset, folder):
         return BLOODMNIST_CLASSES * drawn["per_class"] + planted, "as many as will be drawn"
     path = Path(folder, dataset["path"])
     if dataset["source"] == "folder":
-        if not path.is_dir():
-            raise InputError(f"dataset.path: found no folder {path}, expected class folders")
-        files = [p for p in path.glob("*/**/*") if p.is_file() and not p.name.startswith(".")]
-        return len(files), f"the files in {path}"
+        found = class_folders(path, dataset["classes"]).values()
+        return sum(len(files(folder)) for folder in found), f"the files in {path}"
     try:
         with zipfile.ZipFile(path) as archive, archive.open("images.npy") as array:
             version = np.lib.format.read_magic(array)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import unicodedata
 from pathlib import PurePosixPath
 
 from jsonschema import Draft202012Validator, validators
@@ -21,6 +22,7 @@ def validated(config, schema):
       alphabet.
     - A number is a float where the schema says "number".
     - A list is sorted where the schema says `sort`: its order means nothing.
+    - Text has its accents composed (NFC), but for paths.
     - A path, where the schema says `format: path`, has no trailing slash.
 
     Args:
@@ -77,6 +79,8 @@ def _canonical(value, schema):
         return float(value) + 0.0  # which makes -0.0 of it 0.0
     if schema.get("format") == "path" and isinstance(value, str):
         return str(PurePosixPath(value))
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
     return copy.deepcopy(value)
 
 

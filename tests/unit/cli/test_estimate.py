@@ -142,7 +142,7 @@ def test_images_are_counted_without_reading_them(tmp_path):
     with pytest.raises(InputError, match="set.npz"):
         estimate.count_images(config, tmp_path)
     folder = {"source": "folder", "classes": None}
-    for name in ("a/1.png", "a/b/2.png", "c/3.png", "c/.hidden", "top.png"):
+    for name in ("a/1.png", "a/b/2.png", "c/3.png", "c/.hidden", "c/Thumbs.db", "top.png"):
         path = tmp_path / "cells" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

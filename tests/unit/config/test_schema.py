@@ -149,6 +149,7 @@ SETTINGS = [
         ("dataset.resolution", 128.0, 128),
         ("dataset.path", "./blood//cells/", "blood/cells"),
         ("backbones.vgg16.weights", "./a.weights.h5", "a.weights.h5"),
+        ("dataset.classes", [*"abcdefg", "re\u0301tic"], [*"abcdefg", "r\u00e9tic"]),
         ("tuning.space.weight_decay", [1, 0.1], [0.1, 1.0]),
         ("grid.heads", ["cfg3", "cfg1"], ["cfg3", "cfg1"]),
     ],
