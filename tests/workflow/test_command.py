@@ -53,11 +53,6 @@ def test_the_plan_of_the_whole_study_on_a_cluster(hemagrid, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_the_plan_of_one_machine_has_no_gpu(hemagrid, tmp_path):
-    plan = hemagrid("plan", "--configfile", TINY, "--directory", tmp_path)
-    assert {place for _, place in jobs_in(plan).values()} == {"local", "CPU"}
-
-
 def test_a_finished_study_has_nothing_to_do_and_every_run_is_finished(hemagrid, study):
     settings = ("--directory", study.folder, "--configfile", TINY)
     assert "0 jobs to do" in hemagrid("plan", *settings)
