@@ -3,7 +3,7 @@
 from hemagrid.data.synthetic import write_smears
 from hemagrid.logs import job
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake.output):
     write_smears(
         snakemake.output.folder,
         **snakemake.params.settings,

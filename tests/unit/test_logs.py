@@ -111,3 +111,24 @@ def test_a_short_loop_says_nothing_and_loses_nothing(monkeypatch):
     monkeypatch.setattr(logs.logger, "info", said.append)
     assert list(logs.track(range(5), "Drawing cells", unit="cells")) == [0, 1, 2, 3, 4]
     assert not said
+
+
+def test_a_job_removes_what_a_killed_one_left_beside_its_outputs(run, tmp_path):
+    left = [tmp_path / ".0a1b2c3d.train.npy", tmp_path / ".ffffffff.train.csv"]
+    others = [tmp_path / ".0a1b2c3d.val.npy", tmp_path / "train.npy"]
+    for path in [*left, *others]:
+        path.touch()
+    run("with logs.job('second.log', ['train.npy', 'train.csv']): pass")
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("stage", ["dataset", "augmentation"])
+def test_jobs_that_write_images_clean_up_after_killed_ones(stage):
+    root = Path(__file__).parents[2]
+    rules = (root / "workflow" / "rules" / f"{stage}.smk").read_text()
+    scripts = re.findall(r"scripts/(\w+\.py)", rules)
+    assert scripts
+    for script in scripts:
+        if script != "fetch_bloodmnist.py":  # which downloads into a folder of its own
+            text = (root / "scripts" / script).read_text()
+            assert "job(snakemake.log[0], snakemake.output)" in text, script

@@ -5,6 +5,8 @@ https://zenodo.org/records/10519652, CC BY 4.0), from the pictures of Acevedo et
 Brief 30:105474, 2020. By its counts, its train split is the study's set without the junk.
 """
 
+import os
+import shutil
 from pathlib import Path
 
 import pooch
@@ -46,13 +48,18 @@ def fetch(resolution, folder, base_url=ZENODO):
         check(path)
         return path
     url = f"{base_url}/{name}?download=1"
+    unfinished = path.with_name(f".{name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)  # what a killed fetch left
     try:
-        pooch.retrieve(url, f"md5:{MD5[resolution]}", fname=name, path=folder)
+        pooch.retrieve(url, f"md5:{MD5[resolution]}", fname=name, path=unfinished)
+        os.replace(unfinished / name, path)
     except (OSError, ValueError) as error:  # no network or server; another checksum
         raise InputError(
             f"{name}: could not be fetched from {url} ({error}). Fetch it by hand, MD5"
             f" {MD5[resolution]}, and put it at {path}"
         ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return path
 
 

@@ -31,7 +31,7 @@ GREY_LEVELS = 5  # coefficients well above this count alike, those below it hard
 COLOURS = 8  # edge of the thumbnail whose colours are compared
 SHIFT = 1  # how far near duplicates may be shifted, in 64ths of the edge
 LEAST = 0.65  # correlation that a shift leaves at least
-DENSE = 16  # more than one of so many pairs of a block: faster to correlate all of them
+DENSE = 64  # more than one of so many pairs of a block: faster to correlate all of them
 FLAT = 3  # grey levels around its mean colour within which a picture is flat
 VIEWS = tuple(itertools.product((False, True), repeat=3))
 """The eight views of a picture: transposed, then upside down, then mirrored (each or not)."""

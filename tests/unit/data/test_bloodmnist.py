@@ -44,8 +44,11 @@ def server(published):
 
 def test_the_file_is_fetched_once(server, published, tmp_path):
     folder = tmp_path / "resources"
+    left = folder / ".bloodmnist_64.npz.part" / "tmp0a1b2c3d"  # by a fetch that was killed
+    left.parent.mkdir(parents=True)
+    left.touch()
     path = bloodmnist.fetch(64, folder, server)
-    assert path == folder / "bloodmnist_64.npz"
+    assert path == folder / "bloodmnist_64.npz" and list(folder.iterdir()) == [path]
     assert path.read_bytes() == published.read_bytes()
     assert bloodmnist.fetch(64, folder, NOWHERE) == path
 
