@@ -42,15 +42,15 @@ def scores_with_intervals(labels, predicted, groups, k, *, resamples, seed):
     """Compute the scores of one subset with 95 % intervals.
 
     An interval is between the percentiles of resampled groups ("bootstrap") where that works.
-    Resampling an accuracy of 0 or 100 % gives a point, and one close to them an interval that
-    is too narrow. Such an accuracy gets an exact interval instead: it is Clopper and Pearson's,
-    of as many independent images as the groups are worth (`statistics.effective_groups`). The
-    rule applies where fewer than `statistics.FEW` groups hold a wrong answer, or a right one.
+    Resampling a score of 0 or 100 % gives a point, and one close to them an interval that is
+    too narrow. Where fewer than `statistics.FEW` groups hold a wrong answer, or a right one,
+    intervals are "exact": of accuracy Clopper and Pearson's, of as many independent images as
+    the groups are worth (`statistics.effective_groups`); of balanced accuracy, in which the
+    images of rare classes weigh more, `statistics.gamma_interval`; of macro F1 the same, which
+    holds to first order.
 
-    At 0 and 100 %, balanced accuracy gets the bound `statistics.mean_recall_bound`, and so does
-    macro F1, for which it holds to first order. With fewer than `statistics.FEW` groups in all,
-    both have Clopper and Pearson's interval as if each group were an image. Resampling biases
-    them where classes have a few images each, so their intervals are extended to the value.
+    Resampling biases macro F1 where classes have a few images each, so its interval is extended
+    to the value.
 
     Args:
         labels: int (n,), the true classes.
@@ -82,19 +82,23 @@ def scores_with_intervals(labels, predicted, groups, k, *, resamples, seed):
 
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     per_group = np.bincount(group, right).astype(np.int64)
-    few = min((per_group < sizes).sum(), (per_group > 0).sum()) < statistics.FEW
+    wrong_groups, right_groups = (per_group < sizes).sum(), (per_group > 0).sum()
+    few = min(wrong_groups, right_groups) < statistics.FEW
     if few or bounds["accuracy"][0] == bounds["accuracy"][1]:
         effective = statistics.effective_groups(per_group, sizes)
         exact = statistics.clopper_pearson(values["accuracy"], effective)
         bounds["accuracy"] = (*exact, "exact")
-    for score in ("balanced_accuracy", "macro_f1"):
-        if right.all() or not right.any():
-            pairs = np.unique(np.column_stack([labels, group]), axis=0)
-            bound = statistics.mean_recall_bound(np.unique(pairs[:, 0], return_counts=True)[1])
-            bounds[score] = (bound, 1.0, "exact") if right.all() else (0.0, 1 - bound, "exact")
-        elif len(sizes) < statistics.FEW:
-            exact = statistics.clopper_pearson(values[score], len(sizes))
-            bounds[score] = (*exact, "exact")
+    if few:
+        # The rarer answers are counted, by class and in groups.
+        pairs = np.unique(np.column_stack([labels, group]), axis=0)
+        present, per_class = np.unique(pairs[:, 0], return_counts=True)
+        shares = counts[0, present] / counts[1, present]
+        errors = wrong_groups < right_groups
+        found = per_class * (1 - shares if errors else shares)
+        for score in ("balanced_accuracy", "macro_f1"):
+            value = 1 - values[score] if errors else values[score]
+            low, high = statistics.gamma_interval(value, found, 1 / (len(present) * per_class))
+            bounds[score] = (1 - high, 1 - low, "exact") if errors else (low, high, "exact")
     return {
         score: {
             "value": value,

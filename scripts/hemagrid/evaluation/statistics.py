@@ -86,29 +86,28 @@ def effective_groups(right, sizes):
     return min(g, share * (1 - share) / variance) if variance else g
 
 
-def mean_recall_bound(counts, alpha=ALPHA):
-    """Lower bound of the mean recall of classes of which every answer is right.
+def gamma_interval(value, counts, weights, alpha=ALPHA):
+    """Interval of a weighted sum of rare counts, such as the mean error rate of classes.
 
-    It is the smallest mean at which all answers are right with probability `alpha` / 2 or more
-    (Buehler 1957, JASA 52, "Confidence intervals for the product of two binomial parameters").
-    For equal classes this is Clopper and Pearson's bound; otherwise rare classes decide.
+    Fay & Feuer 1997 (Statistics in Medicine 16, "Confidence intervals for directly standardized
+    rates: a method based on the gamma distribution"). Without any count, its upper bound is
+    what three or four more of the largest weight would give.
 
     Args:
-        counts: int (k,), groups of each class, at least 1.
+        value: The sum found, `counts` @ `weights`, or one that is equal to first order.
+        counts: float (k,).
+        weights: float (k,).
         alpha: Error rate.
+
+    Returns:
+        (low, high), at most 1.
     """
-    counts = np.asarray(counts, float)
-
-    def recalls(scale):
-        return np.minimum(1, scale * counts)
-
-    # Lagrange: recalls are proportional to the counts, up to 1.
-    scale = optimize.brentq(
-        lambda log: counts @ np.log(recalls(math.exp(log))) - math.log(alpha / 2),
-        math.log(alpha / 2) / counts.min() - math.log(counts.max()) - 1,
-        -math.log(counts.min()),
-    )
-    return float(recalls(math.exp(scale)).mean())
+    low, variance, most = 0, counts @ weights**2, weights.max()
+    if value > 0:
+        low = variance / (2 * value) * stats.chi2.ppf(alpha / 2, 2 * value**2 / variance)
+    value, variance = value + most, variance + most**2
+    high = variance / (2 * value) * stats.chi2.isf(alpha / 2, 2 * value**2 / variance)
+    return float(low), min(1.0, float(high))
 
 
 def paired(differences, groups, *, resamples, seed, family=1):

@@ -10,8 +10,8 @@ from hemagrid.evaluation import statistics
 from hemagrid.evaluation.statistics import (
     clopper_pearson,
     effective_groups,
+    gamma_interval,
     holm,
-    mean_recall_bound,
     paired,
     resampled_sums,
     sign_flip_test,
@@ -78,16 +78,17 @@ def test_groups_are_worth_as_many_images_as_they_vary_like():
     assert effective_groups(np.array([3]), np.array([4])) == 1
 
 
-def test_the_bound_of_mean_recall_is_the_smallest_mean_that_is_plausible():
-    assert mean_recall_bound([300]) == pytest.approx(0.025 ** (1 / 300))
-    # Of equal classes it is the bound of all images together.
-    assert mean_recall_bound([50] * 8) == pytest.approx(0.025 ** (1 / 400))
-    # By search over recalls of two classes at which all is right with probability 0.025.
-    counts, first = np.array([7, 20]), np.linspace(0.025 ** (1 / 7), 1, 20_001)
-    second = (0.025 / first ** counts[0]) ** (1 / counts[1])
-    assert mean_recall_bound(counts) == pytest.approx(((first + second) / 2).min(), abs=1e-6)
-    # The rare class decides.
-    assert mean_recall_bound([1000, 1]) == pytest.approx((1 + 0.025) / 2)
+def test_the_gamma_interval_is_garwoods_for_one_weight():
+    # Garwood 1936 (Biometrika 28), the exact interval of a Poisson count.
+    for count in (0, 1, 4):
+        low = stats.chi2.ppf(0.025, 2 * count) / 2 if count else 0
+        high = stats.chi2.ppf(0.975, 2 * count + 2) / 2
+        found = gamma_interval(count / 400, np.array([count]), np.array([1 / 400]))
+        assert found == pytest.approx((low / 400, high / 400))
+    # What is not seen may be of the rarest class.
+    weights = np.array([1 / 20, 1 / 2000])
+    assert gamma_interval(0, np.zeros(2), weights)[1] == pytest.approx(-np.log(0.025) / 20)
+    assert gamma_interval(0, np.zeros(1), np.ones(1)) == (0, 1)
 
 
 # Paired comparisons
@@ -194,6 +195,25 @@ def test_the_interval_covers_a_true_difference_as_often_as_it_says():
         covered[true] += result["low"] <= true <= result["high"]
     # 190 expected, standard deviation 3.1; with a few differences the interval is wider.
     assert 178 <= covered[0.1] <= 199 and covered[0.002] >= 181
+
+
+def test_the_intervals_of_a_family_hold_together_and_few_equal_runs_seem_to_differ():
+    rng, together, wrong = np.random.default_rng(13), 0, 0
+    true = np.array([0, 0, 0, 0, 0.01, 0.03, 0.1, 0.3])
+    groups = np.arange(600) // 2
+    for seed in range(80):
+        # The runs err on the same hard images, the rivals more often by `true`.
+        hard = np.repeat(rng.beta(0.4, 3.6, 300), 2)
+        winner = rng.random(600) < hard
+        rivals = rng.random((8, 600)) < hard + true[:, None]
+        found = paired(
+            (rivals.astype(int) - winner).T, groups, resamples=100, seed=seed, family=8
+        )
+        bounds = np.array([(each["low"], each["high"]) for each in found])
+        together += ((bounds[:, 0] <= true) & (true <= bounds[:, 1])).all()
+        wrong += (holm([each["p"] for each in found])[:4] <= 0.05).any()
+    # At most 4 of 80 expected to fail, standard deviation 2.
+    assert together >= 70 and wrong <= 10
 
 
 def test_large_sets_are_exact():
