@@ -90,11 +90,31 @@ def snakemake(start, finish):
     return lambda *arguments, **variables: finish(start(*arguments, **variables))
 
 
+def copy_of_the_workflow(folder):
+    """Copy what the workflow needs of the repository, and nothing else, into `folder`."""
+    for name in CLONED:
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    return folder
+
+
 @pytest.fixture(scope="session")
-def in_folder():
+def checkout(tmp_path_factory):
+    """A bare clone that stays as it is, whatever is edited while tests run."""
+    return copy_of_the_workflow(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A bare clone for one test."""
+    return copy_of_the_workflow(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def in_folder(checkout):
     """A function from a folder and config files to arguments: a workflow, run there."""
 
-    def arguments(folder, *configs, root=ROOT):
+    def arguments(folder, *configs, root=checkout):
         chosen = ["--configfile", *configs] if configs else []
         workflow = root / "workflow" / "Snakefile"
         return ["--snakefile", workflow, "--directory", folder, *chosen]
@@ -116,18 +136,6 @@ def plan(snakemake):
         }
 
     return plan
-
-
-@pytest.fixture
-def clone(tmp_path):
-    """A bare clone: what the workflow needs of the repository, and nothing else."""
-    for name in CLONED:
-        shutil.copytree(
-            ROOT / name,
-            tmp_path / "clone" / name,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-    return tmp_path / "clone"
 
 
 def complete_files(folder):

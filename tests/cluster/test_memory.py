@@ -12,12 +12,15 @@ ROWS, FEATURES = 8000, 65_536  # 2.1 GB as float32
 LIMIT = 1200  # MB; TensorFlow alone takes 500
 TRAIN = """
 import sys
-from hemagrid import runtime
-runtime.prepare(threads=1)
+from hemagrid import logs
+from hemagrid.training import jobs
+logs.log_to_terminal()
+jobs.prepare(threads=1)
 import keras
 import numpy as np
-from hemagrid.training import Examples, Phase, Trainer
-runtime.begin(0)
+from hemagrid.training import backend
+from hemagrid.training.trainer import Examples, Phase, Trainer
+backend.begin(0)
 inputs = np.load(sys.argv[1], mmap_mode="r")
 examples = Examples(inputs, np.arange(len(inputs)) % 3)
 output = keras.layers.Dense(3, activation="softmax")

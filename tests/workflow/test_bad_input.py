@@ -158,7 +158,9 @@ def test_an_npz_damaged_anywhere_is_read_or_refused(tmp_path, save):
 
 def test_a_missing_npz_is_named(tmp_path, run):
     path = tmp_path / "nowhere.npz"
-    refused(run(SAMPLES, config=dataset("npz", path)), "Missing input files", str(path))
+    refused(
+        run(SAMPLES, config=dataset("npz", path)), "dataset.path: found nothing at", str(path)
+    )
 
 
 # Files in class folders that give no picture.
@@ -322,8 +324,3 @@ def test_a_full_disk_leaves_nothing_and_the_next_run_makes_it(tmp_path, folder, 
     assert not [*folder.glob("results/dataset/*")]
     assert not [*folder.glob("results/dataset/.*")]
     assert run(SAMPLES, config=config).returncode == 0
-
-
-def test_a_partial_report_of_nothing_makes_nothing(run, folder):
-    refused(run(config={"partial": True}), "partial: found no results/*/metrics.json")
-    assert not (folder / "results").exists()

@@ -33,6 +33,7 @@ FINAL = {
         fill(names.CONTACT_SHEET, subset=names.TEST_AUGMENTED),
         names.EXPLANATION,
     ],
+    "models": expand(names.MODEL, run=RUNS),
     "grid": expand(
         names.RUN_FIGURE, run=RUNS, figure=names.RUN_FIGURES, format=FORMATS
     ),
@@ -40,6 +41,7 @@ FINAL = {
 }
 # And for each of the tuned runs.
 TUNED_FILES = [
+    names.MODEL,
     *expand(
         names.RUN_FIGURE, figure=names.RUN_FIGURES, format=FORMATS, allow_missing=True
     ),
