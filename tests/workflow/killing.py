@@ -2,10 +2,10 @@
 
 Takes a JSON file with what `train_run` takes, or `search_head` where `kind` is search, and:
 `kills`, how many, spread over the run; `terms`, the share of them that are SIGTERM; `delay`,
-the seconds at most between a stage that was waited for and the signal; `epochs`, the number
-per phase, or of trials; `seed`. Writes beside it what the children said. TensorFlow is
-imported once, here, and each child is a fork of this process, which never uses it: a start
-costs a second instead of ten.
+the seconds at most between a stage that was waited for and the signal; `pause`, seconds after
+each epoch, so that no short one goes by unseen; `epochs`, the number per phase, or of trials;
+`seed`. Writes beside it what the children said. TensorFlow is imported once, here, and each
+child is a fork of this process, which never uses it: a start costs a second instead of ten.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hemagrid import io, logs
 from hemagrid.errors import Stopped
-from hemagrid.training import jobs, run, trainer
+from hemagrid.training import checkpoints, jobs, run, trainer
 from hemagrid.tuning.search import search_head
 
 PATIENCE = 300  # seconds for anything
@@ -40,6 +40,13 @@ class Child:
         os.dup2(output, 2)
         logs.log_to_terminal()
         jobs.STARTED = time.perf_counter()
+        report = checkpoints.Checkpoint.report
+
+        def pause(checkpoint, facts):
+            report(checkpoint, facts)
+            time.sleep(job["pause"])
+
+        checkpoints.Checkpoint.report = pause
         status = 1
         try:
             work = search_head if job["kind"] == "search" else run.train_run

@@ -32,7 +32,8 @@ EPOCHS = {
     "transfer": {"feature_extraction": 20, "finetune_top": 10, "finetune_all": 8},
 }
 EPOCHS["search"] = {"search": 15}  # trials of max_epochs 4, factor 2
-DELAY = {"cnn": 0.1, "transfer": 0.6, "search": 0.5}  # seconds, some epochs' time
+DELAY = {"cnn": 0.1, "transfer": 0.2, "search": 0.5}  # seconds, some epochs' time
+PAUSE = {"cnn": 0.03, "transfer": 0.1, "search": 0}
 SETTINGS = {
     "cnn": {
         "kind": "cnn",
@@ -145,6 +146,7 @@ def train(tmp_path_factory, environment, inputs):
             "kills": kills,
             "terms": terms,
             "delay": DELAY[kind],
+            "pause": PAUSE[kind],
             "epochs": EPOCHS[kind],
             "seed": 5,
         }
