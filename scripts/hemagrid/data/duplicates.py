@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from scipy import fft
 
-from hemagrid import logs
+from hemagrid import io, logs
 from hemagrid.errors import InputError
 
 HASH_BITS = 64
@@ -54,27 +54,32 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)  # multiplicative hashing (Knuth, vol. 3,
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(images, threads=1):
+def fingerprint(images, threads=1, out=None):
     """Compute what images are compared by.
 
     Args:
         images: uint8 (N, H, W, 3), memory-mapped or not.
         threads: Number of threads. The result does not depend on it.
+        out: Array (N,) of `FINGERPRINT` to fill, memory-mapped or not. None makes one.
 
     Returns:
-        Array (N,) of `FINGERPRINT`. `hashes[:, 0]` is the pHash, bit for bit that of the
-        package imagehash but for flat or symmetric pictures, where it depends on rounding.
+        The array. `hashes[:, 0]` is the pHash, bit for bit that of the package imagehash except
+        for flat and symmetric pictures, whose bits depend on rounding there.
     """
+    out = np.empty(len(images), FINGERPRINT) if out is None else out
     starts = range(0, len(images), IMAGES_PER_TASK)
     parts = Parallel(n_jobs=threads, prefer="threads", return_as="generator")(
-        delayed(_fingerprint)(images[start : start + IMAGES_PER_TASK]) for start in starts
+        delayed(_fingerprint)(images, slice(start, start + IMAGES_PER_TASK)) for start in starts
     )
-    total = len(images)
-    parts = list(logs.track(parts, "Fingerprints", total, step=IMAGES_PER_TASK))
-    return np.concatenate(parts) if parts else np.empty(0, FINGERPRINT)
+    parts = logs.track(parts, "Fingerprints", len(images), step=IMAGES_PER_TASK)
+    for start, part in zip(starts, parts, strict=True):
+        out[start : start + len(part)] = part
+        io.release(out)
+    return out
 
 
-def _fingerprint(images):
+def _fingerprint(images, rows):
+    images = io.take(images, rows)
     found = np.zeros(len(images), FINGERPRINT)
     small = np.empty((len(images), THUMBNAIL, THUMBNAIL), "float64")
     large = np.empty((len(images), DETAIL_THUMBNAIL, DETAIL_THUMBNAIL), "float32")

@@ -45,8 +45,8 @@ def write_holdout(found, study, settings, out, threads=1):
     io.write_table(out["table"], table.iloc[rows].assign(id=ids, parent_id=ids, group=group))
     inside = listed["reason"].str.startswith("duplicate of holdout").sum()
     logger.info(
-        f"Holdout: {len(rows)} of {len(table)} images kept; {len(listed) - inside} are pictures"
-        f" that the study has, {inside} are duplicates among themselves"
+        f"Holdout: {len(rows)} of {len(table)} images kept. Pictures that the study has:"
+        f" {len(listed) - inside}; duplicates among themselves: {inside}"
     )
 
 
