@@ -73,6 +73,8 @@ def read_picture(path, image_size, *, fit=PAD, strict=False, bits=None):
         elif picture.has_transparency_data:
             changes.append("on white")
             layer = picture.convert("RGBA")
+            if not layer.getchannel("A").getextrema()[1]:
+                raise Unusable("transparent all over")
             white = Image.new("RGBA", layer.size, "white")
             rgb = Image.alpha_composite(white, layer).convert("RGB")
         else:
@@ -253,6 +255,8 @@ def _scaled(path, picture, deep, bits):
         scaled = 255 - scaled
     if picture.mode == "RGBA":
         alpha = values[..., -1:]
+        if not alpha.max():
+            raise Unusable("transparent all over")
         alpha = alpha / (top if alpha.max() <= top else 2**deep.stored_bits - 1)
         scaled = scaled * (1 if premultiplied else alpha) + 255 * (1 - alpha)
     scaled = np.round(scaled).clip(0, 255).astype(np.uint8)

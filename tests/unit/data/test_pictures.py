@@ -90,15 +90,20 @@ def compressed(content, compression):
 
 
 def test_modes_become_rgb(read):
-    assert (read(Image.new("RGBA", SQUARE, (9, 9, 9, 0)))[0] == 255).all()
+    half = Image.new("RGBA", SQUARE, (9, 9, 9, 0))
+    half.paste((9, 9, 9, 255), (0, 0, 4, 8))
+    assert (read(half)[0] == np.repeat([9, 255], 4)[:, None]).all()
     assert (read(Image.new("LA", SQUARE, (9, 255)))[0] == 9).all()
     assert (read(Image.new("1", SQUARE, 1))[0] == 255).all()
     assert (read(Image.new("CMYK", SQUARE), "a.tiff")[0] == 255).all()
     assert (read(Image.new("CMYK", SQUARE), "a.jpg")[0] == 255).all()
-    palette = Image.new("RGB", SQUARE, (1, 2, 3)).convert("P", palette=1)
-    assert (read(palette)[0] == [1, 2, 3]).all()
-    seen, changes = read(palette, save={"transparency": palette.getpixel((0, 0))})
-    assert (seen == 255).all() and changes == ["on white"]
+    halves = Image.new("RGB", SQUARE, (1, 2, 3))
+    halves.paste((4, 5, 6), (4, 0, 8, 8))
+    palette = halves.convert("P", palette=1)
+    assert (read(palette)[0] == np.asarray(halves)).all()
+    seen, changes = read(palette, save={"transparency": palette.getpixel((7, 0))})
+    assert (seen[:, :4] == [1, 2, 3]).all() and (seen[:, 4:] == 255).all()
+    assert changes == ["on white"]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.jpg", "a.webp"])
@@ -116,7 +121,6 @@ def test_orientation_is_applied(read, name):
 GREY16 = LEVELS.astype(np.uint16)
 COLOUR16 = COLOUR.astype(np.uint16)
 OPAQUE = np.full((16, 16, 1), 65535, np.uint16)
-CLEAR = np.full((16, 16, 1), 0, np.uint16)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,11 @@ CLEAR = np.full((16, 16, 1), 0, np.uint16)
         "colour PNG, 8 in 16": (png(COLOUR16), 8, COLOUR),
         "PNG with alpha": (png(np.dstack([COLOUR16 * 257, OPAQUE])), 16, COLOUR),
         "PNG with alpha of 16 bits": (png(np.dstack([COLOUR16 * 16, OPAQUE])), 12, COLOUR),
-        "transparent PNG": (png(np.dstack([COLOUR16, CLEAR])), 12, np.full_like(COLOUR, 255)),
+        "half transparent PNG": (
+            png(np.dstack([COLOUR16 * 257, OPAQUE // 2])),
+            16,
+            (COLOUR16 + 255) / 2,
+        ),
         "grey PNG with alpha": (png(np.dstack([GREY16 * 257, OPAQUE])), 16, LEVELS),
         "premultiplied": (
             tiff(np.dstack([COLOUR16 * 128, OPAQUE // 2]), 2, alpha=1),
@@ -169,6 +177,13 @@ def test_a_deep_picture_that_may_be_of_fewer_bits_is_refused_unless_its_bits_are
     assert read(content, size=16, bits=16)[0].max() == 16
     with pytest.raises(Unusable, match="values from 0 to 4080, expected 0 to 1023"):
         read(content, size=16, bits=10)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_picture_of_nothing_but_transparency_is_refused(read, deep):
+    content = np.dstack([COLOUR, np.zeros_like(LEVELS)])
+    with pytest.raises(Unusable, match="transparent all over"):
+        read(png(content) if deep else Image.fromarray(content), bits=8)
 
 
 def test_the_peak_of_a_deep_picture_leaves_out_transparency(tmp_path):
