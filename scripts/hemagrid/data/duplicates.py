@@ -31,6 +31,7 @@ GREY_LEVELS = 5  # coefficients well above this count alike, those below it hard
 COLOURS = 8  # edge of the thumbnail whose colours are compared
 SHIFT = 1  # how far near duplicates may be shifted, in 64ths of the edge
 LEAST = 0.65  # correlation that a shift leaves at least
+ROUNDING = 1e-6  # of a correlation
 DENSE = 64  # more than one of so many pairs of a block: faster to correlate all of them
 FLAT = 3  # grey levels around its mean colour within which a picture is flat
 VIEWS = tuple(itertools.product((False, True), repeat=3))
@@ -136,7 +137,7 @@ def differences(fingerprints, left, right, views, shift=0):
     for nothing, and neither do contrast and brightness. Where it is larger, the measure is how
     far colours differ: the root mean square difference of 8x8 thumbnails made equally bright,
     as a share of 255. Flat pictures have no correlation: they differ by 0 if their colours
-    agree to less than half a grey level, else by 1.
+    are the same in whole grey levels, else by 1.
 
     Args:
         fingerprints: Array of `fingerprint`.
@@ -176,8 +177,9 @@ def _differences(first, second, view, shift):
     gain = (a * b).sum(axis=1) / np.maximum((a * a).sum(axis=1), 1)
     colour = np.sqrt(((b - gain[:, None] * a) ** 2).mean(axis=1)) / 255
     flat = (first["spread"] <= FLAT) & (second["spread"] <= FLAT)
-    unequal = np.abs(b - a).max(axis=1) >= 0.5
-    return np.where(flat, unequal, np.maximum(1 - products / np.maximum(norms, 1), colour))
+    unlike = np.maximum(1 - products / np.maximum(norms, 1), colour)
+    unlike[unlike < ROUNDING] = 0
+    return np.where(flat, (a != b).any(axis=1), unlike)
 
 
 def _levelled(coefficients):
@@ -335,9 +337,15 @@ def candidates(fingerprints, rows, settings):
     Returns:
         left, right, view: positions and views of pairs, integers (3, n), left < right.
     """
-    least = np.minimum(1 - near_limits(settings), LEAST)
-    least[1:] = 1 - settings["duplicate_difference"]
-    flat = fingerprints["spread"][rows] <= FLAT
+    limits = near_limits(settings)
+    least = 1 - np.maximum(limits, settings["duplicate_difference"]) - ROUNDING
+    least[0] = min(least[0], LEAST)
+    # Flat pictures have no frequencies; equal colours have one number, other pictures none.
+    colour = -np.arange(len(rows)) - 1
+    flat = np.flatnonzero(fingerprints["spread"][rows] <= FLAT)
+    if len(flat):
+        colours = fingerprints["colours"][rows[flat]]
+        colour[flat] = np.unique(colours, axis=0, return_inverse=True)[1]
     all_units = functools.cache(lambda: _units(fingerprints["detail"][rows], VIEWS[0]))
     found = [np.empty((3, 0), int)]
     hashes = fingerprints["hashes"][rows]
@@ -356,7 +364,7 @@ def candidates(fingerprints, rows, settings):
                 a = _units(fingerprints["detail"][rows[left[part]]], VIEWS[number])
                 b = _units(fingerprints["detail"][rows[right[part]]], VIEWS[0])
                 maybe[part] = (a * b).sum(axis=1) >= least[number]
-        maybe |= flat[left] & flat[right] & (number == 0)
+        maybe |= (colour[left] == colour[right]) & (number == 0)
         found.append(np.stack([rows[left[maybe]], rows[right[maybe]], view[maybe]]))
     return np.concatenate(found, axis=1)
 

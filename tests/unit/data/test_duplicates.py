@@ -246,6 +246,20 @@ def test_the_log_names_the_least_alike_of_those_dropped(caplog):
     assert second.startswith("Near duplicates: 0 images")
 
 
+def test_limits_of_zero_leave_copies_of_the_same_bytes_and_their_views():
+    limits = {"duplicate_difference": 0, "near_duplicate_difference": 0}
+    pictures = [cell(0), jpeg(cell(0), 95), np.ascontiguousarray(cell(0)[:, ::-1]), cell(0)]
+    table = deduplicate(pictures, **limits)
+    assert table["kept"].tolist() == [True, True, True, False]
+    assert table["near_group"].dropna()[1] == 1
+
+
+def test_a_thousand_flat_pictures_are_no_crowd():
+    shades = [(r, g, 120) for r in range(100, 140) for g in range(100, 125)]
+    pictures = [np.full((32, 32, 3), shade, "uint8") for shade in shades]
+    assert deduplicate(pictures)["kept"].all()
+
+
 def test_fingerprints_of_other_images_are_refused():
     samples = pd.DataFrame({"id": [0, 1, 2]})
     prints = duplicates.fingerprint(np.stack([cell(0), cell(1)]))
