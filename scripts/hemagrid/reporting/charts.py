@@ -605,7 +605,7 @@ def cost_chart(grid):
     Args:
         grid: Data frame, as `tables.grid_table` returns it.
     """
-    subset = TEST_AUGMENTED if "test_augmented_accuracy_pct" in grid else TEST
+    subset = TEST_AUGMENTED if f"{TEST_AUGMENTED}_accuracy_pct" in grid else TEST
     images = SUBSET_TITLES[subset]
     runs = _accuracies(grid, subset).join(grid[["backbone", "head", *_COSTS]])
     runs = runs.astype(dict.fromkeys(_COSTS, float) | {"backbone": object, "head": object})

@@ -504,8 +504,10 @@ def _named(made_with):
         total = sum(map(len, same["runs"]))
         for value, runs in zip(same["value"], same["runs"], strict=True):
             said = ", ".join(runs)
-            if len(runs) == total or len(runs) > max(NAMED - 1, total / 2):
-                said = f"all {total} runs" if len(runs) == total else f"the other {len(runs)} runs"
+            if len(runs) == total:
+                said = f"all {total} runs"
+            elif len(runs) > max(NAMED - 1, total / 2):
+                said = f"the other {len(runs)} runs"
             rows.append({"what": what, "value": value, "runs": said})
     return pd.DataFrame(rows, columns=["what", "value", "runs"])
 
@@ -520,7 +522,7 @@ def _with_published(grid, published):
         order=[place.get(run, len(grid)) + 0.5 for run in theirs["run"]],
         run=theirs["model"] + (" " + theirs["head"]).fillna(""),
         kind="published",
-        gap_points=theirs["test_accuracy_pct"] - theirs["test_augmented_accuracy_pct"],
+        gap_points=theirs[percent[TEST]] - theirs[percent[TEST_AUGMENTED]],
     )
     # A model that is here under several names has its row behind each, or once at the end.
     theirs = theirs.drop_duplicates(["run", "order"])

@@ -7,7 +7,7 @@ import pandas as pd
 from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
 from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
 from hemagrid.io import read_json, read_sparse, write_table, write_text
-from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, TUNED_HEADS
+from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, TUNED_HEADS, VAL
 from hemagrid.reporting.reference import part
 from hemagrid.reporting.text import SCORES, aligned, listed, shorten, shown, spell
 
@@ -158,13 +158,13 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
                 accuracy = runs[best]["subsets"][subset]["accuracy"]
                 put(row, f"{subset}_accuracy_pct", accuracy)
         rows.append(row)
-    scores = [*with_bounds("test_accuracy_pct"), *with_bounds("test_augmented_accuracy_pct")]
+    scores = [c for s in (TEST, TEST_AUGMENTED) for c in with_bounds(f"{s}_accuracy_pct")]
     table = pd.DataFrame(rows, columns=["model", "run", "head", *scores])
     if published is not None:
         models = published["backbone"].fillna(published["run"])
         published = published.assign(model=models)
-    columns = ["model", "run", "head", "published_head", *scores[:3], "published_test_pct"]
-    columns += [*scores[3:], "published_test_augmented_pct", "codabench_pct"]
+    columns = ["model", "run", "head", "published_head", *scores[:3], f"published_{TEST}_pct"]
+    columns += [*scores[3:], f"published_{TEST_AUGMENTED}_pct", "codabench_pct"]
     columns += ["published_codabench", "local_score_pct", "local_score_set"]
     return _beside(with_codabench(table, codabench), published, "heads", columns)
 
@@ -317,9 +317,10 @@ def tuned_runs_table(metrics, published=None, codabench=None):
         published: As in `tuned_heads_table`.
         codabench: What `codabench_scores` returns, or None.
     """
-    columns = ["run", *with_bounds("val_accuracy_pct"), "published_val_pct"]
-    columns += with_bounds("test_accuracy_pct")
-    columns += [*with_bounds("test_augmented_accuracy_pct"), "published_test_augmented_pct"]
+    columns = ["run", *with_bounds(f"{VAL}_accuracy_pct"), f"published_{VAL}_pct"]
+    columns += with_bounds(f"{TEST}_accuracy_pct")
+    columns += with_bounds(f"{TEST_AUGMENTED}_accuracy_pct")
+    columns += [f"published_{TEST_AUGMENTED}_pct"]
     columns += ["codabench_pct", "published_codabench", "local_score_pct", "local_score_set"]
     tuned = {run: m for run, m in metrics.items() if m and m["head"] in TUNED_HEADS}
     return _beside(grid_table(tuned, codabench), published, "tuned", columns)

@@ -24,12 +24,13 @@ _HEADINGS = {
     "peak_memory_mib": "peak memory, MiB",
     "images_per_second": "images/s",
     "published_head": "published head",
-    "published_test_pct": "published test, %",
-    "published_test_augmented_pct": "published augmented test, %",
+    **{
+        f"published_{name}_pct": f"published {title}, %"
+        for name, title in SUBSET_TITLES.items()
+    },
     "codabench_pct": "Codabench, %",
     "local_score_pct": "local score (images), %",
     "published_codabench": "published Codabench, %",
-    "published_val_pct": "published validation, %",
     "dense": "Dense",
     "published_dense": "published Dense",
     "published_dropout": "published dropout",
