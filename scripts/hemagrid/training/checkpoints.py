@@ -145,7 +145,8 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            # Opened here: NumPy leaves a damaged archive open.
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 facts = json.loads(str(stored["facts"]))
                 arrays = {name: stored[name] for name in stored["names"].tolist()}
             self.former = max(self.former, facts["spent"], key=lambda each: each["seconds"])

@@ -150,7 +150,7 @@ def step_function(model, optimizer, batch_size, inputs, xla="auto"):
 
 
 class Diverged(InputError):
-    """Training gave no numbers before any epoch gave weights to keep."""
+    """Learning ended in no numbers before any epoch gave weights to keep."""
 
 
 class Trainer:
@@ -210,7 +210,8 @@ class Trainer:
             phase: A `Phase`.
 
         Raises:
-            Diverged: if the loss is not a number before any epoch gave weights to keep.
+            InputError: if the very first loss is not a number.
+            Diverged: if a later one is not, before any epoch gave weights to keep.
             Stopped: on SIGTERM or SIGINT.
         """
         if self.saved and self.saved[0]["position"]["phase"] != phase.name:
@@ -273,7 +274,7 @@ class Trainer:
 
         If a step, the validation or the weights gave no numbers, the phase ends.
         """
-        found, epoch = None, position.epoch
+        found, epoch, error = None, position.epoch, Diverged
         advice = f"lower the learning rate (now {phase.learning_rate:g})"
         finite = np.isfinite(position.steps).all(axis=1)
         weighted_loss, loss, accuracy = np.mean(position.steps, axis=0).tolist()
@@ -282,6 +283,7 @@ class Trainer:
             step = int(finite.argmin())
             found = f"a loss of {position.steps[step][0]} in step {step + 1}"
             if epoch == 1 and step == 0:
+                error = InputError
                 advice = (
                     "nothing was learned yet, so look for them in the inputs or the weights"
                 )
@@ -317,7 +319,7 @@ class Trainer:
                 f"numbers; {advice}"
             )
             if self.best is None:
-                raise Diverged(found)
+                raise error(found)
             logger.info(f"{found}. The phase ends here and the best weights so far are kept")
             # Its accuracy means nothing either.
             blank = ("weighted_loss", "loss", "accuracy", "val_loss", "val_accuracy")

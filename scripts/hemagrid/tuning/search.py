@@ -24,7 +24,7 @@ from hemagrid.models.heads import build_head
 from hemagrid.names import TRAIN, VAL
 from hemagrid.training import backend, checkpoints, jobs
 from hemagrid.training.environment import environment
-from hemagrid.training.trainer import Examples, Phase, Trainer
+from hemagrid.training.trainer import Diverged, Examples, Phase, Trainer
 from hemagrid.tuning.trials import best_trial
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ def search_head(run, settings, inputs, out, folder=checkpoints.FOLDER):
         folder: Where checkpoints are kept until the search is complete.
 
     Raises:
-        InputError: if the files do not fit each other, the space holds too few heads, or the
-            loss of a trial is not a number.
+        InputError: if the files do not fit each other or hold no numbers, the space holds too
+            few heads, or every trial diverges. One that does counts as the worst.
         Stopped: on SIGTERM or SIGINT, after the current trial or within it.
     """
     key = checkpoints.key_of("search", settings, inputs, keras_tuner)
@@ -185,6 +185,8 @@ def _search(run, settings, inputs, out, checkpoint):
         table[column] = table[column].map(_listed)
     io.write_table(out["trials"], table)
     best = rows[best_trial(table).name]
+    if best["val_loss"] is None:
+        raise InputError(f"{run}: every trial diverged; lower tuning.space.learning_rate")
     io.write_json(
         out["head"],
         {
@@ -258,19 +260,22 @@ def _run_trial(name, settings, row, start, train, val, classes):
         say=logger.debug,
     )
     epochs = row["epochs"] - row["initial_epoch"]
-    trainer.fit(
-        Phase(
-            f"round_{row['round']}",
-            model,
-            train,
-            val,
-            settings["batch_size"],
-            epochs,
-            epochs,
-            row["learning_rate"],
-        )
+    phase = Phase(
+        f"round_{row['round']}",
+        model,
+        train,
+        val,
+        settings["batch_size"],
+        epochs,
+        epochs,
+        row["learning_rate"],
     )
-    best = next(epoch for epoch in trainer.history if epoch["best"])
+    best = {"val_accuracy": 0.0, "val_loss": None}
+    try:
+        trainer.fit(phase)
+        best = next(epoch for epoch in trainer.history if epoch["best"])
+    except Diverged as reason:
+        logger.info(f"{reason}. The trial counts as the worst")
     row |= {score: best[score] for score in ("val_accuracy", "val_loss")}
     row["seconds"] = time.perf_counter() - started
     return model

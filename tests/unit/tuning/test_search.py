@@ -17,9 +17,10 @@ from hemagrid.config.hyperband import bracket_sizes, distinct_heads, expected_tr
 from hemagrid.errors import InputError, Stopped
 from hemagrid.revisions import REVISIONS
 from hemagrid.training.checkpoints import Checkpoint
-from hemagrid.training.trainer import Trainer
+from hemagrid.training.trainer import Diverged, Trainer
 from hemagrid.tuning import search
 from hemagrid.tuning.search import COLUMNS, proposals, search_head
+from hemagrid.tuning.trials import read_trials
 
 CLASSES, FEATURES = 3, 8
 SPACE = {
@@ -336,6 +337,28 @@ def test_a_loss_that_is_not_a_number_ends_the_search(inputs, out, eager, tmp_pat
     with pytest.raises(InputError, match="a_tuned 1/6: round_0 epoch 1: found a loss of nan"):
         run_search(SETTINGS, inputs | {"embeddings_train": tmp_path / "train.npy"}, out)
     assert not out["head"].parent.exists()
+
+
+@pytest.mark.parametrize("share", ["some", "all"])
+def test_a_trial_that_diverges_counts_as_the_worst(share, inputs, out, untrained, monkeypatch):
+    fit = Trainer.fit
+
+    def diverge(trainer, phase):
+        fit(trainer, phase)
+        if share == "all" or len(untrained) in (1, 5):
+            raise Diverged("found a loss of nan")
+
+    monkeypatch.setattr(Trainer, "fit", diverge)
+    if share == "all":
+        with pytest.raises(InputError, match="every trial diverged; lower"):
+            run_search(SETTINGS, inputs, out)
+        assert not out["head"].exists()
+        return
+    run_search(SETTINGS, inputs, out)
+    table = read_trials(out["trials"])
+    assert list(table["trial"][table["val_loss"].isna()]) == [1, 5]
+    assert (table["val_accuracy"][table["val_loss"].isna()] == 0).all()
+    assert io.read_json(out["head"])["trial"] not in (1, 5)
 
 
 def test_a_space_of_too_few_heads_is_refused_before_the_first_trial(inputs, out, untrained):
