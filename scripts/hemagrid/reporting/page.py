@@ -504,7 +504,7 @@ def _named(made_with):
         total = sum(map(len, same["runs"]))
         for value, runs in zip(same["value"], same["runs"], strict=True):
             said = ", ".join(runs)
-            if len(runs) == total:
+            if len(runs) == total > 1:
                 said = f"all {total} runs"
             elif len(runs) > max(NAMED - 1, total / 2):
                 said = f"the other {len(runs)} runs"
