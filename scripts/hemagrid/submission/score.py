@@ -23,10 +23,12 @@ logger = logging.getLogger(__name__)
 
 _TAIL = 2000  # characters that are quoted of a failed package's output
 
-# Runs in the folder of the package. Its arguments are the paths of the images and the result.
+# Runs in the folder of the package, without the hemagrid that `make venv` installs. Its
+# arguments are the paths of the images and the result.
 _DRIVER = """
 import importlib.metadata, os, sys
 import numpy as np
+sys.path = [path for path in sys.path if not os.path.isdir(os.path.join(path, "hemagrid"))]
 sys.path.insert(0, os.getcwd())
 from model import Model
 labels = Model().predict(np.load(sys.argv[1], mmap_mode="r"))
