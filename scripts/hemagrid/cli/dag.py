@@ -102,12 +102,12 @@ def run(words):
 def recorded(arguments):
     """Return the words that make snakemake use the config the study ran with.
 
-    There are none where the command line gives a config, or none is recorded.
+    There are none if the command line gives config files, or none is recorded.
 
     Args:
         arguments: What `options.read` returned.
     """
-    if arguments.configfile or arguments.config:
+    if arguments.configfile:
         return []
     path = recorded_config(arguments.directory or ".")
     return ["--configfile", path.absolute()] if path else []

@@ -103,8 +103,8 @@ def read(words, parser, new=False):
 def study(arguments):
     """Find the study that a command is about, and its config.
 
-    The config is the one given; else the one that the study ran with; else
-    `config/config.yaml`.
+    The config is that of the files given; else the one that the study ran with; else
+    `config/config.yaml`. Values after `--config` are laid over it.
 
     Args:
         arguments: What `read` returned.
@@ -116,9 +116,10 @@ def study(arguments):
         InputError: A config file cannot be read, or the config is invalid.
     """
     folder = Path(arguments.directory or ".")
-    given = [*(arguments.configfile or []), *(["--config"] if arguments.config else [])]
     paths = arguments.configfile or []
-    if not given and (recorded := recorded_config(folder)):
-        given = paths = [recorded]
-    name = ", ".join(map(str, given)) or "config/config.yaml"
+    if not paths and (recorded := recorded_config(folder)):
+        paths = [recorded]
+    name = ", ".join(map(str, paths)) or "config/config.yaml"
+    if arguments.config:
+        name += " with --config"
     return folder, load_config(paths, arguments.config), name

@@ -24,8 +24,8 @@ def main(words):
     missing = report_finished(config, names.REPORT)
     print(f"Wrote {folder / names.REPORT}, by {config_name}")
     if changed:
-        print(
-            f"The study last ran with another config, {recorded}: {', '.join(changed)} differ"
-        )
+        more = f" and {len(changed) - 5} more" * (len(changed) > 5)
+        print(f"The study last ran with another config, {recorded}.")
+        print(f"They differ in: {', '.join(changed[:5])}{more}")
     if missing:
         print(f"Not finished and so not in it: {', '.join(missing)}")

@@ -74,7 +74,11 @@ def stages(config, folder, now=None):
     }
     for backbone in tunable_backbones(config):
         made = [names.EMBEDDINGS.format(backbone=backbone, subset=s) for s in names.LEARNED]
-        jobs["embed", backbone] = made
+        of_it = [run for run in _planned(config, folder) if run.backbone == backbone]
+        models = [names.MODEL.format(run=run.name) for run in of_it]
+        # `hemagrid clean` removes embeddings, and nobody misses them.
+        trained = models and all((folder / path).exists() for path in models)
+        jobs["embed", backbone] = models if trained else made
     return [_stage(*job, made, folder, now) for job, made in jobs.items()]
 
 
@@ -94,12 +98,7 @@ def runs(config, folder, now=None):
         None.
     """
     folder, now = Path(folder), _seconds(now)
-    chosen = config["tuning"]["backbones"]
-    if chosen is None:
-        chosen = _read(folder / names.FINALISTS).get("finalists")
-    known = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
-    planned = grid(config) | (tuned_runs(config, chosen) if known else {})
-    return [_run(run, folder, now) for run in planned.values()]
+    return [_run(run, folder, now) for run in _planned(config, folder)]
 
 
 def describe(stage_rows, run_rows):
@@ -142,6 +141,15 @@ def _spell(how, value):
 
 def _seconds(now):
     return datetime.now(UTC).timestamp() if now is None else now
+
+
+def _planned(config, folder):
+    """List the Runs of the grid, and the tuned ones that are known so far."""
+    chosen = config["tuning"]["backbones"]
+    if chosen is None:
+        chosen = _read(folder / names.FINALISTS).get("finalists")
+    known = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
+    return list((grid(config) | (tuned_runs(config, chosen) if known else {})).values())
 
 
 def _stage(rule, name, made, folder, now):

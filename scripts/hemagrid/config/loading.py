@@ -53,8 +53,8 @@ def recorded_config(folder):
 
 
 def study_config(folder, paths=(), values=None):
-    """Return the config of the study in `folder`: the recorded one unless another is given."""
-    if not (paths or values) and (recorded := recorded_config(folder)):
+    """Return the config of the study in `folder`: the recorded one unless files are given."""
+    if not paths and (recorded := recorded_config(folder)):
         paths = [recorded]
     return load_config(paths, values)
 

@@ -1,10 +1,8 @@
 """The command `hemagrid`: its words, its exit status, and what it refuses."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 import tomllib
 from importlib import import_module
 
@@ -137,23 +135,14 @@ def test_the_plan_and_the_state_of_a_new_study(hemagrid, tmp_path):
     assert f"The study in {study}, by {TINY}.\nIt has no images yet" in shown.out
 
 
-def test_a_reader_that_leaves_and_ctrl_c_leave_no_traceback(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
-
-    def start(*words):
-        return subprocess.Popen(
-            [sys.executable, "-m", "hemagrid.cli.main", *words],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    left = start("status")
-    left.stdout.close()
-    assert left.stderr.read() == "" and left.wait() == 0
-    stopped = start("plan")
-    time.sleep(0.5)  # while it imports
-    stopped.send_signal(signal.SIGINT)
-    assert stopped.stderr.read() == "Interrupted\n" and stopped.wait() == 130
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "hemagrid.cli.main", "status"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as left:
+        left.stdout.close()
+        assert left.stderr.read() == "" and left.wait() == 0

@@ -105,6 +105,16 @@ def test_how_an_embedding_ended_is_told_by_its_log(embed, tmp_path, line, state)
     assert embed()["state"] == "finished"
 
 
+def test_an_embedding_that_was_cleaned_away_is_not_missed(embed, tmp_path):
+    log(
+        tmp_path, "Embedding val: 640 of 640 images, 00:20 so far, 00:00 left", "vgg16", "embed"
+    )
+    for head in ("cfg1", "cfg2", "cfg3"):
+        assert embed()["state"] == "running"
+        write_text(tmp_path / "results" / f"vgg16_{head}" / "model.keras", "x")
+    assert embed()["state"] == "finished"
+
+
 def test_a_finished_run_shows_its_validation_accuracy(row, tmp_path):
     score = {"value": 0.9125, "low": 0.9, "high": 0.92}
     results = tmp_path / "results" / RUN
