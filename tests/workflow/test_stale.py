@@ -109,11 +109,9 @@ RESTS_ON_SPLITS = {"originals", "augment", "backbone_weights", "embed", "train"}
     ("stage", "expensive"),
     [
         ("search", {"search", "train"}),
-        ("train", {"train"}),
         ("embed", {"embed", "train"}),
         ("augment", {"augment", "embed", "train"}),
         ("split", {"split"} | RESTS_ON_SPLITS),
-        ("deduplicate", {"deduplicate", "split"} | RESTS_ON_SPLITS),
         (
             "acquire_dataset",
             {"acquire_dataset", "fingerprint", "deduplicate", "split"} | RESTS_ON_SPLITS,
