@@ -128,7 +128,8 @@ def test_a_report_of_what_is_finished(hemagrid, copied):
 def test_a_run_is_packaged_and_scored(hemagrid, copied):
     run = copied / "results" / "baseline_cnn"
     trained = (run / "model.keras").stat().st_mtime_ns
-    hemagrid("submit", "baseline_cnn", "--directory", copied)
+    said = hemagrid("submit", "baseline_cnn", "--directory", copied)
+    assert said.endswith(f"Package: {run / 'submission.zip'}\n")
     assert (run / "submission.zip").exists() and (run / "codabench.json").exists()
     assert (run / "model.keras").stat().st_mtime_ns == trained
 

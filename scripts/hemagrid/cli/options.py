@@ -73,11 +73,13 @@ def read(words, parser, new=False):
         reason = re.sub(r"^(.*?: )?[Ee]rror: ", "", reason.strip())
         raise InputError(f"{reason}; see {parser.prog} --help") from None
     folder = Path(arguments.directory or ".")
-    for path in [*(arguments.configfile or []), *([] if new else [folder])]:
-        if not Path(path).exists():
-            raise InputError(f"{path}: not found")
     for path in arguments.configfile or []:
+        if not Path(path).exists():
+            hint = "" if Path(path).suffix else "; what is no file stands before --configfile"
+            raise InputError(f"{path}: not found{hint}")
         read_yaml(path)
+    if not (new or folder.exists()):
+        raise InputError(f"{folder}: not found")
     if folder.is_file():
         raise InputError(f"{folder}: found a file, expected the folder of a study")
     for entry in arguments.config or []:

@@ -16,7 +16,7 @@ def main(words):
     """Package and score one run; return the exit status of snakemake."""
     parser = options.parser("submit", TEXT, ("RUN", "name of the run, such as convnext_cfg1"))
     arguments = options.read(words, parser)
-    _, config, config_name = options.study(arguments)
+    folder, config, config_name = options.study(arguments)
     runs = known_runs(config)
     named = arguments.targets
     if len(named) != 1 or named[0] not in runs:
@@ -28,4 +28,7 @@ def main(words):
     rest = list(words)
     rest.remove(named[0])
     target = names.SCORE.format(run=named[0])
-    return dag.run([target, "--quiet", "reason", "host", *rest, *dag.recorded(arguments)])
+    status = dag.run([target, "--quiet", "reason", "host", *rest, *dag.recorded(arguments)])
+    if status == 0:
+        print(f"Package: {folder / names.SUBMISSION.format(run=named[0])}")
+    return status

@@ -64,6 +64,10 @@ def test_no_command_imports_keras():
         (["pln"], "pln: not a command of hemagrid, expected one of plan, status, "),
         (["pln"], "; did you mean plan?"),
         (["plan", "--configfile", "none.yaml"], "none.yaml: not found"),
+        (
+            ["submit", "--configfile", "lost.yaml", "vgg16_cfg1"],
+            "vgg16_cfg1: not found; what is no file stands before --configfile",
+        ),
         (["status", "--directory", "elsewhere"], "elsewhere: not found"),
         (["status", "--directory", "bad.yaml"], "bad.yaml: found a file, expected the folder"),
         (["status", "convnext_cfg1"], "convnext_cfg1: found words that are no options"),
