@@ -56,7 +56,7 @@ def read(words, parser, new=False):
     Raises:
         InputError: snakemake would refuse them, or a file or folder is not there.
     """
-    parser.parse_known_args(words)  # for --help
+    ours, _ = parser.parse_known_args(words)  # also answers --help
     said = io.StringIO()  # which profile was read, or what is wrong
     try:
         with contextlib.redirect_stderr(said):
@@ -94,7 +94,7 @@ def read(words, parser, new=False):
         arguments.config = parse_config(arguments.config)
     except ValueError as error:
         raise InputError(f"--config {' '.join(arguments.config)}: {error}") from None
-    if arguments.targets and not any(a.dest == "targets" for a in parser._actions):
+    if arguments.targets and not hasattr(ours, "targets"):
         raise InputError(
             f"{' '.join(arguments.targets)}: found words that are no options; "
             f"see {parser.prog} --help"
