@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hemagrid import io
+from hemagrid import io, names
 from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS
 from hemagrid.config.checks import BLOODMNIST_CLASSES
 from hemagrid.config.grid import (
@@ -24,26 +24,6 @@ from hemagrid.config.grid import (
 from hemagrid.config.hyperband import expected_trials, trained_epochs
 from hemagrid.data.folders import class_folders, files
 from hemagrid.errors import InputError
-from hemagrid.names import (
-    ACTIVATIONS,
-    CHECKPOINTS,
-    EMBEDDINGS,
-    FEATURE_EXTRACTION,
-    FINETUNE_ALL,
-    FINETUNE_TOP,
-    HOLDOUT,
-    IMAGES,
-    MODEL,
-    PHASES,
-    PREDICTIONS,
-    SPLIT_TABLE,
-    TEST,
-    TEST_AUGMENTED,
-    TRAIN,
-    TUNED_HEADS,
-    VAL,
-    WEIGHTS,
-)
 
 # What the published files of BloodMNIST hold, at every resolution.
 _BLOODMNIST_TRAIN, _BLOODMNIST_TEST = 11_959, 3_421
@@ -51,9 +31,13 @@ _BLOODMNIST_TRAIN, _BLOODMNIST_TEST = 11_959, 3_421
 # again while a new checkpoint takes the place of the old one.
 _CHECKPOINT_COPIES = 8
 # The parts of a network that the validation pass of a phase goes through.
-_FORWARD = {FEATURE_EXTRACTION: [], FINETUNE_TOP: ["top"], FINETUNE_ALL: [*PARTS]}
+_FORWARD = {
+    names.FEATURE_EXTRACTION: [],
+    names.FINETUNE_TOP: ["top"],
+    names.FINETUNE_ALL: [*PARTS],
+}
 # Stages whose speed does not depend on the size of the images.
-_SIZELESS = ("start", FEATURE_EXTRACTION)
+_SIZELESS = ("start", names.FEATURE_EXTRACTION)
 
 
 @dataclass(frozen=True)
@@ -92,10 +76,10 @@ def count_images(config, folder="."):
     Raises:
         InputError: The images are not where the config says.
     """
-    splits = Path(folder, SPLIT_TABLE)
+    splits = Path(folder, names.SPLIT_TABLE)
     if splits.exists():
         kept = io.read_table(splits)["split"].value_counts().to_dict()
-        found = len(np.load(Path(folder, IMAGES), mmap_mode="r"))
+        found = len(np.load(Path(folder, names.IMAGES), mmap_mode="r"))
         source = f"{sum(kept.values()):,} after duplicates were removed, from {splits}"
     else:
         found, known = _found(config["dataset"], folder)
@@ -103,13 +87,13 @@ def count_images(config, folder="."):
         source = f"{found:,}, {known}; duplicates among them will be removed"
     copies = config["augmentation"]
     subsets = {
-        TRAIN: kept[TRAIN] * copies[TRAIN]["copies"],
-        VAL: kept[VAL] * copies[VAL]["copies"],
-        TEST: kept[TEST],
-        TEST_AUGMENTED: kept[TEST] * copies[TEST_AUGMENTED]["copies"],
+        names.TRAIN: kept[names.TRAIN] * copies[names.TRAIN]["copies"],
+        names.VAL: kept[names.VAL] * copies[names.VAL]["copies"],
+        names.TEST: kept[names.TEST],
+        names.TEST_AUGMENTED: kept[names.TEST] * copies[names.TEST_AUGMENTED]["copies"],
     }
-    if HOLDOUT in evaluated_subsets(config):
-        subsets[HOLDOUT] = _BLOODMNIST_TEST
+    if names.HOLDOUT in evaluated_subsets(config):
+        subsets[names.HOLDOUT] = _BLOODMNIST_TEST
     return Images(found, subsets, source)
 
 
@@ -188,7 +172,7 @@ class Estimate:
         self.found = images.found
         self.size = config["dataset"]["image_size"]
         self.classes = len(config["dataset"]["classes"] or []) or BLOODMNIST_CLASSES
-        self.cached = self.subsets[TRAIN] + self.subsets[VAL]
+        self.cached = self.subsets[names.TRAIN] + self.subsets[names.VAL]
         self.evaluated = sum(self.subsets[name] for name in evaluated_subsets(config))
         self.tuned = self._tuned()
 
@@ -204,7 +188,7 @@ class Estimate:
     def _epoch(self, backbone):
         """Return the seconds of one image in the costliest phase, 0 where unmeasured."""
         try:
-            row = self._row(None, self._network(backbone), PHASES[-1])
+            row = self._row(None, self._network(backbone), names.PHASES[-1])
         except Unmeasured:
             return 0
         return self._work(row, None) / row["images_per_second"]
@@ -236,7 +220,9 @@ class Estimate:
             return cnn_numbers(self.config["cnns"][run.name], self.size, self.classes)[0]
         (features,) = self.shape(run.backbone, "top")
         head = (
-            self._largest_head() if run.head in TUNED_HEADS else self.config["heads"][run.head]
+            self._largest_head()
+            if run.head in names.TUNED_HEADS
+            else self.config["heads"][run.head]
         )
         return self.backbone_parameters(run.backbone) + head_parameters(
             head, features, self.classes
@@ -260,17 +246,17 @@ class Estimate:
         settings = self.config["cnns"][run.name]
         epochs = settings["epochs"]
         passes = [
-            ("training", epochs * self.subsets[TRAIN]),
-            ("forward", epochs * self.subsets[VAL] + self.evaluated),
+            ("training", epochs * self.subsets[names.TRAIN]),
+            ("forward", epochs * self.subsets[names.VAL] + self.evaluated),
         ]
         return self._sum(device, CNN, passes, settings)
 
     def _transfer(self, device, run):
         passes = [("trunk", self.evaluated), ("top", self.evaluated)]
-        for phase in PHASES:
+        for phase in names.PHASES:
             epochs = self.config["training"][phase]["epochs"]
-            passes.append((phase, epochs * self.subsets[TRAIN]))
-            passes += [(part, epochs * self.subsets[VAL]) for part in _FORWARD[phase]]
+            passes.append((phase, epochs * self.subsets[names.TRAIN]))
+            passes += [(part, epochs * self.subsets[names.VAL]) for part in _FORWARD[phase]]
         return self._sum(device, self._network(run.backbone), passes)
 
     def _largest_head(self):
@@ -281,9 +267,9 @@ class Estimate:
     def _search(self, device, run):
         """Return the seconds of a search: the first phase, with a new head for each trial."""
         hyperband, network = self.config["tuning"]["hyperband"], self._network(run.backbone)
-        stage = FEATURE_EXTRACTION
+        stage = names.FEATURE_EXTRACTION
         tracing = self._row(device, network, stage)["startup_seconds"]
-        images = trained_epochs(**hyperband) * self.subsets[TRAIN]
+        images = trained_epochs(**hyperband) * self.subsets[names.TRAIN]
         return self._sum(device, network, [(stage, images)]) + tracing * (
             expected_trials(**hyperband) - 1
         )
@@ -347,13 +333,21 @@ def storage(estimate):
     models = _total(4 * estimate.parameters(run) for run in runs)
     checkpoints = models and _CHECKPOINT_COPIES * models
     return [
-        ("images and their copies", f"{Path(IMAGES).parent}/", 3 * estimate.size**2 * images),
-        ("starting weights", folder(WEIGHTS), weights),
-        ("trunk activations", folder(ACTIVATIONS), _total(cached("trunk"))),
-        ("embeddings", folder(EMBEDDINGS), _total(cached("top"))),
-        ("models", MODEL.format(run="*"), models),
-        ("predictions", PREDICTIONS.format(run="*"), predictions * len(runs)),
-        ("checkpoints, at most, if all runs train at once", f"{CHECKPOINTS}/", checkpoints),
+        (
+            "images and their copies",
+            f"{Path(names.IMAGES).parent}/",
+            3 * estimate.size**2 * images,
+        ),
+        ("starting weights", folder(names.WEIGHTS), weights),
+        ("trunk activations", folder(names.ACTIVATIONS), _total(cached("trunk"))),
+        ("embeddings", folder(names.EMBEDDINGS), _total(cached("top"))),
+        ("models", names.MODEL.format(run="*"), models),
+        ("predictions", names.PREDICTIONS.format(run="*"), predictions * len(runs)),
+        (
+            "checkpoints, at most, if all runs train at once",
+            f"{names.CHECKPOINTS}/",
+            checkpoints,
+        ),
     ]
 
 

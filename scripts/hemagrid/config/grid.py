@@ -3,18 +3,7 @@
 import copy
 from dataclasses import dataclass
 
-from hemagrid.names import (
-    FEATURE_EXTRACTION,
-    FINETUNE_ALL,
-    FINETUNE_TOP,
-    HOLDOUT,
-    TEST,
-    TEST_AUGMENTED,
-    TUNED,
-    TUNED_ADAMW,
-    TUNED_HEADS,
-    VAL,
-)
+from hemagrid import names
 
 
 @dataclass(frozen=True)
@@ -74,14 +63,14 @@ def tuned_runs(config, finalists):
     if not tunes(config):
         return {}
     adamw = [b for b in config["tuning"]["adamw"] if b in tunable_backbones(config)]
-    runs = [_tuned(backbone, TUNED) for backbone in finalists]
-    runs += [_tuned(backbone, TUNED_ADAMW) for backbone in adamw]
+    runs = [_tuned(backbone, names.TUNED) for backbone in finalists]
+    runs += [_tuned(backbone, names.TUNED_ADAMW) for backbone in adamw]
     return {run.name: run for run in runs}
 
 
 def known_runs(config):
     """Return every run that can be made, {name: Run}: the grid's, and all tuned ones."""
-    tuned = [_tuned(b, head) for b in tunable_backbones(config) for head in TUNED_HEADS]
+    tuned = [_tuned(b, head) for b in tunable_backbones(config) for head in names.TUNED_HEADS]
     return grid(config) | {run.name: run for run in tuned}
 
 
@@ -91,8 +80,8 @@ def _tuned(backbone, head):
 
 def evaluated_subsets(config):
     """List the subsets on which every run predicts. Only BloodMNIST has a holdout."""
-    holdout = [HOLDOUT] if config["dataset"]["source"] == "bloodmnist" else []
-    return [VAL, TEST, TEST_AUGMENTED, *holdout]
+    holdout = [names.HOLDOUT] if config["dataset"]["source"] == "bloodmnist" else []
+    return [names.VAL, names.TEST, names.TEST_AUGMENTED, *holdout]
 
 
 def run_settings(config, run_name):
@@ -113,10 +102,10 @@ def run_settings(config, run_name):
             "model": without(config["cnns"][run.name], "mem_mb", "runtime"),
         }
     else:
-        training += [FEATURE_EXTRACTION, FINETUNE_TOP, FINETUNE_ALL]
+        training += [names.FEATURE_EXTRACTION, names.FINETUNE_TOP, names.FINETUNE_ALL]
         backbone = config["backbones"][run.backbone]
         model = {"backbone": without(backbone, "weights", "mem_mb", "runtime")}
-        if run.head not in TUNED_HEADS:
+        if run.head not in names.TUNED_HEADS:
             model["head"] = config["heads"][run.head]
     settings = {
         "kind": run.kind,
@@ -136,7 +125,7 @@ def search_settings(config, run_name):
         run_name: A tuned one of `known_runs`.
     """
     run, tuning = known_runs(config)[run_name], config["tuning"]
-    fixed = [] if run.head == TUNED_ADAMW else ["weight_decay"]
+    fixed = [] if run.head == names.TUNED_ADAMW else ["weight_decay"]
     training = ("optimizer", "class_weights", "precision")
     settings = {
         "space": without(tuning["space"], *fixed),
