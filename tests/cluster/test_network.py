@@ -75,6 +75,6 @@ def test_weights_of_the_users_that_are_not_there_queue_nothing_at_all(submit):
     missing = "mine/mobilenet.weights.h5"
     folder, result, jobs = submit({"backbones": {"mobilenetv3": {"weights": missing}}})
     assert result.returncode != 0
-    assert f"found no file {folder / missing}" in result.said
+    assert f"found nothing at {folder / missing}" in result.said
     assert "keras.applications.MobileNetV3Large" in result.said
     assert jobs == []

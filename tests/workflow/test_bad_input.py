@@ -263,7 +263,7 @@ def test_weights_of_the_users_that_are_not_there_are_refused_before_any_job(fold
     result = run(config=config)
     refused(
         result,
-        f"backbones.vgg16.weights: found no file {folder / 'mine' / 'vgg.weights.h5'}",
+        f"backbones.vgg16.weights: found nothing at {folder / 'mine' / 'vgg.weights.h5'}",
         "keras.applications.VGG16",
         "imagenet",
     )

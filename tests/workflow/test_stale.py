@@ -124,7 +124,7 @@ def test_a_raised_revision_makes_its_stage_and_what_follows_again(
     edit(clone / "scripts/hemagrid/revisions.py", f'"{stage}": 1', f'"{stage}": 2')
     again = by_clone()
     assert again & REVISIONS.keys() == expensive
-    assert COMPARED <= again
+    assert COMPARED - {"select_finalists"} <= again
 
 
 def test_every_stage_that_training_rests_on_has_a_revision():

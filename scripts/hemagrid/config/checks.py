@@ -60,7 +60,9 @@ def check_dataset(config):
 
 
 def check_weights(config):
-    """Check that the weights that a study starts from are there, or have been converted.
+    """Check that the weights that a study starts from are there.
+
+    Snakemake would take what was made from other weights for what these give.
 
     Args:
         config: Validated config.
@@ -76,7 +78,7 @@ def check_weights(config):
                 f"backbones.{name}.weights: found {weights}, where the workflow puts its own "
                 "copy of them, expected another place"
             )
-        if weights not in ("imagenet", "random") and not converted.exists():
+        if weights not in ("imagenet", "random"):
             application = config["backbones"][name]["application"]
             _check_there(
                 f"backbones.{name}.weights",

@@ -136,7 +136,7 @@ def draw_sheet(pictures, spotlights, table, out):
         array.repeat(factor, axis=1).repeat(factor, axis=2) for array in (pictures, spotlights)
     )
     side = pictures.shape[1]
-    most = table[table["right"] == "true"].groupby("true").size().max()
+    most = (table["right"] == "true").groupby(table["true"]).sum().max()  # 0 if none is right
     rows = []
     for true, members in table.groupby("true", sort=False):
         right, wrong = [], []

@@ -189,7 +189,7 @@ def test_a_missing_hidden_set_is_refused(study):
         checks.check_hidden_set(config)
 
 
-def test_weights_are_needed_until_they_are_converted(study):
+def test_weights_must_be_there_even_once_they_are_converted(study):
     checks.check_weights(DEFAULTS)
     config = validated(changed("backbones.vgg16.weights", "my.weights.h5"), SCHEMA)
     with pytest.raises(InputError, match=r"backbones.vgg16.weights: found nothing .*VGG16\("):
@@ -202,4 +202,7 @@ def test_weights_are_needed_until_they_are_converted(study):
     converted = study / "resources" / "weights" / "vgg16.weights.h5"
     converted.parent.mkdir(parents=True)
     converted.touch()
+    with pytest.raises(InputError, match="found nothing"):
+        checks.check_weights(config)
+    (study / "my.weights.h5").touch()
     checks.check_weights(config)

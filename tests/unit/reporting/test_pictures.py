@@ -203,3 +203,14 @@ def test_the_grad_cam_sheet_shows_right_answers_left_and_wrong_ones_right(tmp_pa
                 assert (tile == value).all(), (row, column)
     # Long names end within their tile.
     assert (sheet[:, side:step] == white).all() and (sheet[side:step] == white).all()
+
+
+def test_a_sheet_of_a_run_that_is_never_right(tmp_path):
+    table = pd.DataFrame(
+        [["a", "b", 0.9, "false"]], columns=["true", "predicted", "confidence", "right"]
+    )
+    tile = np.full((1, 32, 32, 3), 10, np.uint8)
+    draw_sheet(tile, tile, table, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        # Name, a gap, the pair and what was predicted.
+        assert picture.width == 5 * (3 * 32 + GAP) - GAP
