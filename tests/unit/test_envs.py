@@ -100,7 +100,7 @@ def test_a_fit_machine_passes(machine):
 
 @pytest.fixture
 def make(tmp_path, require_program):
-    """A function that runs make in a folder of two locks, where pip and python are stand-ins."""
+    """A function that runs make beside two locks, with stand-ins for pip and python."""
     require_program("make", "make")
     (tmp_path / "envs").mkdir()
     for name in ("cpu", "gpu"):
