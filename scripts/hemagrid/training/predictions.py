@@ -40,7 +40,7 @@ def read_predictions(path):
             range, or a row is not a probability distribution.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
     except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise InputError(
