@@ -63,11 +63,6 @@ def job(log_path, outputs=()):
         sys.exit(1)
 
 
-def log_to_terminal():
-    """Send `info` and above to the standard error as bare lines, for a program of people's."""
-    _log_to(sys.stderr, "%(message)s", logging.INFO)
-
-
 def track(iterable, description, total=None, unit="images", step=1):
     """Iterate over `iterable` and log how far it is, one line every `INTERVAL` seconds.
 

@@ -12,9 +12,9 @@ ROWS, FEATURES = 8000, 65_536  # 2.1 GB as float32
 LIMIT = 1200  # MB; TensorFlow alone takes 500
 TRAIN = """
 import sys
-from hemagrid import logs
+import logging
 from hemagrid.training import jobs
-logs.log_to_terminal()
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 jobs.prepare(threads=1)
 import keras
 import numpy as np

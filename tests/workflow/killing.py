@@ -9,6 +9,7 @@ child is a fork of this process, which never uses it: a start costs a second ins
 """
 
 import json
+import logging
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from hemagrid import io, logs
+from hemagrid import io
 from hemagrid.errors import Stopped
 from hemagrid.training import checkpoints, jobs, run, trainer
 from hemagrid.tuning.search import search_head
@@ -38,7 +39,7 @@ class Child:
         output = os.open(self.log, os.O_WRONLY | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        logs.log_to_terminal()
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
         jobs.STARTED = time.perf_counter()
         report = checkpoints.Checkpoint.report
 

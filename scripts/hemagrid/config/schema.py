@@ -50,11 +50,6 @@ def validated(config, schema):
     return config
 
 
-def defaults(schema):
-    """Return the config that an empty one stands for."""
-    return validated({}, schema)
-
-
 def _canonical(value, schema):
     """Return a copy of `value` in canonical form; what the schema refuses stays as it is."""
     if isinstance(value, dict):

@@ -12,7 +12,6 @@ from hemagrid.training.predictions import read_predictions
 BETTER = "better"
 WORSE = "worse"
 NOT_SHOWN = "not shown to differ"
-VERDICTS = (BETTER, WORSE, NOT_SHOWN)
 """What a table says of a difference."""
 
 

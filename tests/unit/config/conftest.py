@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hemagrid.config.schema import defaults, validated
+from hemagrid.config.schema import validated
 from hemagrid.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-DEFAULTS = defaults(SCHEMA)
+DEFAULTS = validated({}, SCHEMA)
 
 
 def keys(schema=SCHEMA, path=""):

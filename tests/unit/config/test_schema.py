@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from snakemake.utils import update_config
 
-from hemagrid.config.schema import defaults, validated
+from hemagrid.config.schema import validated
 from hemagrid.errors import InputError
 
 from .conftest import CONFIG, DEFAULTS, ROOT, SCHEMA, changed, keys, problems
@@ -88,7 +88,7 @@ def test_defaults_fill_every_level_and_leave_the_input_alone():
     }
     assert filled["heads"]["cfg3"] == CONFIG["heads"]["cfg1"]
     filled["dataset"]["classes"].clear()
-    assert defaults(SCHEMA) == DEFAULTS
+    assert validated({}, SCHEMA) == DEFAULTS
 
 
 def restated(value, schema, draw):
