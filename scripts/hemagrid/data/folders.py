@@ -19,6 +19,8 @@ SPLIT = re.compile(
     re.IGNORECASE,
 )
 """Names of parts of a data set: Train, TestA, validation, test_set, fold1, images and masks."""
+PREFIX = re.compile(r".+[\W_](?=train|test|val)", re.IGNORECASE)
+"""What may stand before the name of a split: 1_train, cells-test."""
 MASKS = r"masks?|segmentations?|annotations?|ground[ _-]?truths?"
 MASK_FOLDER = re.compile(MASKS, re.IGNORECASE)
 MASK_FILE = re.compile(rf"(.+?)[ _-]({MASKS}|seg|gt)", re.IGNORECASE)
@@ -152,18 +154,27 @@ def _subfolders(folder):
 
 def _refuse_another_level(folder, paths):
     """Raise InputError if the folders are splits, or a single one around the classes."""
+    holding = [path for path in paths if _subfolders(path)]
     splits = [path for path in paths if SPLIT.fullmatch(path.name)]
+    if len(splits) < 2:
+        splits = [path for path in holding if SPLIT.fullmatch(PREFIX.sub("", path.name))]
     if len(splits) > 1:
-        inside = [{path.name for path in _subfolders(split)} for split in splits]
-        if set.union(*inside) == set() or set.intersection(*inside):
-            names = ", ".join(path.name for path in splits)
-            raise InputError(
-                f"{folder}: found the folders {names}, which are parts of a data set, such as"
-                f" splits, and no classes; set dataset.path to one of them, such as {splits[0]}"
-                ", or merge their class folders into one: the workflow splits the images itself"
-                " and keeps near duplicates together. If they are classes, name them in"
-                " dataset.classes"
-            )
+        names = ", ".join(path.name for path in splits)
+        raise InputError(
+            f"{folder}: found the folders {names}, which are parts of a data set, such as"
+            f" splits, and no classes; set dataset.path to one of them, such as {splits[0]}"
+            ", or merge their class folders into one: the workflow splits the images itself"
+            " and keeps near duplicates together. If they are classes, name them in"
+            " dataset.classes"
+        )
+    shared = set.intersection(*({path.name for path in _subfolders(path)} for path in paths))
+    if len(paths) > 1 and len(shared) > 1:
+        logger.info(
+            f"{folder}: the folders {', '.join(path.name for path in paths)} are read as the"
+            f" classes, and each holds the folders {', '.join(sorted(shared))}; if these are"
+            " the classes, merge them into one folder each and set dataset.path to what holds"
+            " them"
+        )
     if len(paths) == 1:
         deeper = paths[0]
         while len(inside := _subfolders(deeper)) == 1:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 
 import pytest
 
@@ -94,6 +95,8 @@ def test_names_of_symbols_are_not_taken_for_one(make, caplog):
         ("fold1", "fold2", "fold3"),
         ("images", "masks"),
         ("batch_1", "batch_2"),
+        ("1_train", "2_test"),
+        ("cells-training", "cells-validation"),
     ],
 )
 def test_splits_are_not_classes(make, splits):
@@ -117,9 +120,27 @@ def test_splits_are_found_beside_other_folders_and_lacking_a_class(make):
         names(folder)
 
 
+@pytest.mark.parametrize("test", ["test/a.png", "test/unlabelled/a.png"])
+def test_splits_are_found_though_one_has_no_classes(make, test):
+    with pytest.raises(InputError, match="found the folders test, train, which are parts"):
+        names(make("train/ig/a.png", "train/blast/a.png", test))
+
+
+def test_folders_in_every_class_that_may_be_the_classes_are_told(make, caplog):
+    with caplog.at_level(logging.INFO, "hemagrid"):
+        folder = make("ig/slide 1/a.png", "ig/slide 2/a.png", "blast/slide 1/a.png")
+        names(folder)
+        assert not caplog.messages
+        shutil.rmtree(folder)
+        names(make(*(f"{part}/{name}/a.png" for part in ("40X", "100X") for name in "ab")))
+    (told,) = caplog.messages
+    assert "each holds the folders a, b; if these are the classes, merge them" in told
+
+
 @pytest.mark.parametrize(
     "classes",
     [
+        ("skin test", "patch test"),
         ("testis", "trainee"),
         ("valve", "value"),
         ("developing", "evaluated"),
