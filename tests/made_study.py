@@ -194,6 +194,7 @@ def _audit(classes, counts, images):
             "near_groups": 1,
             "near_images": 2,
             "label_conflicts": 1,
+            "near_label_conflicts": 1,
         },
         "classes": [
             {"class": name, "found": n + 4, "kept": n, "train": 0, "val": 0, "test": n}
@@ -207,6 +208,7 @@ def _audit(classes, counts, images):
         "exact_groups": listing,
         "near_groups": listing,
         "label_conflicts": conflict,
+        "near_label_conflicts": listing,
         "skipped": {
             "count": 1,
             "examples": [{"source": f"{first}/cut.png", "reason": "truncated"}],

@@ -29,15 +29,16 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
         - settings: as given;
         - counts: found = skipped + images; images = duplicates_removed + conflicts_removed +
           kept; near_groups of two or more kept images and the near_images in them;
-          label_conflicts, the groups of duplicates under several labels; with a holdout also
-          holdout (images kept) and holdout_removed;
+          label_conflicts and near_label_conflicts, the groups of duplicates and of near
+          duplicates under several labels; with a holdout also holdout (images kept) and
+          holdout_removed;
         - classes: class, found, kept, train, val, test per class, in the order of labels;
         - files: class, read, changed ({what: count}), skipped ({kind of reason: count}) per
           class, and under "" for files outside the class folders;
-        - exact_groups, near_groups, label_conflicts: {count, examples}. An example has group
-          (the id of its first image), size, difference (the largest from the first image),
-          ids, sources, classes, differences (first image first, then the least alike) and
-          labels. The group with the largest difference comes first;
+        - exact_groups, near_groups, label_conflicts, near_label_conflicts: {count, examples}.
+          An example has group (the id of its first image), size, difference (the largest from
+          the first image), ids, sources, classes, differences (first image first, then the
+          least alike) and labels. The group with the largest difference comes first;
         - skipped and, with a holdout, holdout_removed: {count, examples}.
     """
     images = duplicates.sort_values("id")
@@ -45,6 +46,7 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
     # The difference of a kept image is from the first of its near duplicates.
     images = images.assign(difference=images["difference"].mask(images["kept"], 0))
     near = _groups(kept, "near_group")
+    mixed = _groups(kept[label_conflict(kept, "near_group")], "near_group")
     conflicts = _groups(images[label_conflict(images)], "exact_group")
     reasons = images["reason"]
     found = {
@@ -59,12 +61,14 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
             "near_groups": len(near),
             "near_images": sum(len(group) for group in near),
             "label_conflicts": len(conflicts),
+            "near_label_conflicts": len(mixed),
         },
         "classes": _classes(samples, splits),
         "files": _files(samples, skipped),
         "exact_groups": _listing(_groups(images, "exact_group"), _describe),
         "near_groups": _listing(near, _describe),
         "label_conflicts": _listing(conflicts, _describe_conflict),
+        "near_label_conflicts": _listing(mixed, _describe),
         "skipped": _listing(skipped[["source", "reason"]].to_dict("records"), dict),
     }
     if holdout is not None:

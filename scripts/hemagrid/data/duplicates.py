@@ -321,6 +321,16 @@ def _log(table):
         f"Near duplicates: {len(grouped)} images stay; groups of them that share a split:"
         f" {grouped['near_group'].nunique()}"
     )
+    mixed = grouped[label_conflict(grouped, "near_group")]
+    if len(mixed):
+        group = mixed[mixed["near_group"] == mixed["near_group"].iloc[0]]
+        pair = group.drop_duplicates("label").head(2)
+        said = [f"{row.source} ({row.class_name})" for row in pair.itertuples()]
+        logger.info(
+            f"Groups of near duplicates with several labels: {mixed['near_group'].nunique()},"
+            f" such as {' and '.join(said)}; all stay, whatever dataset.label_conflicts says,"
+            " so check the labels"
+        )
 
 
 def candidates(fingerprints, rows, settings):
@@ -437,6 +447,6 @@ def groups(fingerprints, left, right, views, limit, shift=0):
     return first, difference
 
 
-def label_conflict(table):
+def label_conflict(table, group="exact_group"):
     """Mark the images whose duplicates carry more than one label, bool (n,)."""
-    return table.groupby("exact_group")["label"].transform("nunique") > 1
+    return table.groupby(group)["label"].transform("nunique") > 1

@@ -38,6 +38,7 @@ PICTURES = 2500  # in the album; with all other pictures, the page stays below s
 _TEMPLATES = Path(__file__).with_name("templates")
 _FINDINGS = {
     "label_conflicts": "Pictures with several labels",
+    "near_label_conflicts": "Near duplicates with several labels, all kept",
     "exact_groups": "Groups of duplicates",
     "near_groups": "Groups of near duplicates, kept within one split",
 }

@@ -67,6 +67,7 @@ def test_counts_add_up(published):
         "near_groups": 1,
         "near_images": 2,
         "label_conflicts": 1,
+        "near_label_conflicts": 1,
     }
     classes = published["classes"]
     assert [row["class"] for row in classes] == ["blast", "<b>ig</b>"]
@@ -99,6 +100,7 @@ def test_the_least_alike_are_listed_first(published):
     assert exact["labels"] == {"blast": 11, "<b>ig</b>": 4}
     (near,) = published["near_groups"]["examples"]
     assert near["ids"] == [5, 12] and near["classes"] == ["<b>ig</b>", "blast"]
+    assert published["near_label_conflicts"]["examples"] == [near]
 
 
 def test_the_group_with_the_largest_difference_comes_first():

@@ -246,6 +246,19 @@ def test_the_log_names_the_least_alike_of_those_dropped(caplog):
     assert second.startswith("Near duplicates: 0 images")
 
 
+def test_near_duplicates_with_several_labels_are_told(caplog):
+    pictures = [cell(0), cell(1), cell(0)[:, ::-1], cell(1)[::-1]]
+    with caplog.at_level("INFO", "hemagrid"):
+        table = deduplicate(pictures, [0, 0, 1, 0], label_conflicts="drop")
+    assert table["kept"].all() and (table["near_group"] == [0, 1, 0, 1]).all()
+    (told,) = [said for said in caplog.messages if "several labels" in said]
+    assert ": 1, such as a.npz[0] (a) and a.npz[2] (a); all stay" in told
+    caplog.clear()
+    with caplog.at_level("INFO", "hemagrid"):
+        deduplicate(pictures, [0, 0, 0, 0])
+    assert "several labels" not in caplog.text
+
+
 def test_limits_of_zero_leave_copies_of_the_same_bytes_and_their_views():
     limits = {"duplicate_difference": 0, "near_duplicate_difference": 0}
     pictures = [cell(0), jpeg(cell(0), 95), np.ascontiguousarray(cell(0)[:, ::-1]), cell(0)]

@@ -791,12 +791,13 @@ def test_findings_about_the_data_are_shown_as_pictures_with_their_labels(study):
     folds = section.findall("details")
     assert [text(fold.find("summary")) for fold in folds] == [
         "Pictures with several labels 1",
+        "Near duplicates with several labels, all kept 1",
         "Groups of duplicates 1",
         "Groups of near duplicates, kept within one split 1",
         "What was done to the files of each class",
         "Skipped files 1",
     ]
-    for fold in folds[:3]:
+    for fold in folds[:4]:
         figures = fold.findall(".//figure")
         assert [f.find("img").get("src") for f in figures] == [
             picture(originals[i]) for i in (0, 1)
@@ -807,7 +808,7 @@ def test_findings_about_the_data_are_shown_as_pictures_with_their_labels(study):
         ]
         assert "and 12 more" in text(fold)
     assert f"kept image 0 as {CLASSES[0]}" in text(folds[0])
-    files = rows_of(folds[3].find(".//table"))
+    files = rows_of(folds[4].find(".//table"))
     assert (
         text(files["ig"]["padded"]) == "3" and text(files["ig"]["skipped: truncated"]) == DASH
     )
