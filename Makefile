@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-# A copy of the lock that is installed; which one it was, so that no other takes its place unasked.
+# A copy of the lock that is installed. $(VENV)/lock names it, so that no other replaces it unasked.
 INSTALLED := $(VENV)/installed
 LOCK ?= $(shell cat $(VENV)/lock 2>/dev/null || echo envs/cpu.lock)
 SNAKEMAKE := $(VENV)/bin/snakemake
@@ -19,10 +19,10 @@ help:
 	@echo "make test   format, lint and all tests"
 	@echo "make check  format and lint alone"
 	@echo "make faults what a cluster does to a job, the slow ones included: 30 minutes, as root"
-	@echo "make test-cluster PROFILE=profiles/slurm   a small study on the cluster you sit on"
+	@echo "make test-cluster PROFILE=profiles/slurm   a small study on your cluster"
 	@echo "make bench  speed against the direct way, and how cost grows: an hour"
 	@echo "make lock   resolve envs/*.in anew"
-	@echo "What people do with a study: $(VENV)/bin/hemagrid --help"
+	@echo "To work with a study: $(VENV)/bin/hemagrid --help"
 
 demo: venv
 	@$(VENV)/bin/hemagrid demo $(ARGS)

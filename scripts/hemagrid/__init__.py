@@ -1,6 +1,6 @@
-"""hemagrid's library: plain Python that trains and compares classifiers of blood cells.
+"""hemagrid's library: plain Python that trains and compares classifiers for blood cells.
 
-Nothing here knows Snakemake but `cli`. Its rooms, in the order in which they may import each
+Only `cli` knows Snakemake. The packages, in the order in which they may import each
 other: config, data, models; training; evaluation; tuning; reporting; submission; cli.
 """
 

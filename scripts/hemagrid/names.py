@@ -1,4 +1,4 @@
-"""The one place for names that rooms share: subsets, phases, heads, controls and paths.
+"""The one place for names that packages share: subsets, phases, heads, controls and paths.
 
 Paths are relative to the study's folder, with the wildcards of the rules in braces.
 """

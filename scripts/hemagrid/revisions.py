@@ -1,4 +1,4 @@
-"""What makes a stage stale beside its inputs and settings: its revision, or the library's code.
+"""What makes a stage stale, inputs and settings aside: its revision, or the library's code.
 
 A stage that training rests on, or training itself, may take days. It runs again when its
 revision is raised, which whoever changes its results does. Everything after training takes

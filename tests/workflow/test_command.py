@@ -45,7 +45,7 @@ def test_the_plan_of_the_whole_study_on_a_cluster(hemagrid, tmp_path):
         f"14 runs in the grid, {sum(count for count, _ in jobs.values())} jobs to do."
     )
     said = " ".join(plan.split())
-    assert "Not in the table: 3 searches and as many trainings more" in said
+    assert "Not in the table: 3 searches and as many more training jobs" in said
     assert "(convnext_tuned, vgg16_tuned, convnext_tuned_adamw)" in said
     assert jobs["train"] == (14, "GPU") and jobs["embed"] == (4, "GPU")
     assert jobs["augment"] == (3, "CPU") and jobs["evaluate"] == (16, "local")

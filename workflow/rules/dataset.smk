@@ -181,7 +181,7 @@ rule holdout:
         settings=DUPLICATES,
         revision=revision("holdout"),
     message:
-        "Leaving out of the holdout what the study has"
+        "Removing the study's pictures from the holdout"
     script:
         "../../scripts/holdout.py"
 

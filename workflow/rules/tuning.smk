@@ -78,7 +78,7 @@ rule search:
         ),
         revision=revision("search"),
     message:
-        "Searching a head: {wildcards.run}"
+        "Searching for a head: {wildcards.run}"
     script:
         "../../scripts/search.py"
 

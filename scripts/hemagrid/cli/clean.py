@@ -1,4 +1,4 @@
-"""Remove what a finished study needs no more: cached activations and embeddings."""
+"""Remove what a finished study no longer needs: cached activations and embeddings."""
 
 import shutil
 from pathlib import Path

@@ -104,7 +104,7 @@ def _found(dataset, folder):
     if dataset["source"] == "smears":
         drawn = dataset["smears"]
         planted = drawn["duplicates"] + drawn["near_duplicates"]
-        return BLOODMNIST_CLASSES * drawn["per_class"] + planted, "as many as will be drawn"
+        return BLOODMNIST_CLASSES * drawn["per_class"] + planted, "the number to be drawn"
     path = Path(folder, dataset["path"])
     if dataset["source"] == "folder":
         found = class_folders(path, dataset["classes"]).values()

@@ -1,4 +1,4 @@
-"""The command `hemagrid`: what people do with a study beside running it with snakemake."""
+"""The command `hemagrid`: what people do with a study besides running it with snakemake."""
 
 import difflib
 import importlib

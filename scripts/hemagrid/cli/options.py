@@ -21,7 +21,7 @@ def parser(command, text, takes=None, default="the one the study ran with"):
     Args:
         command: Name of the subcommand.
         text: What it does, for its `--help`.
-        takes: (name, explanation) of what it takes beside options, or None.
+        takes: (name, explanation) of what it takes besides options, or None.
         default: The config if none is given, in words.
     """
     made = argparse.ArgumentParser(
@@ -50,7 +50,7 @@ def read(words, parser, new=False):
         new: Whether the folder of the study may be absent.
 
     Returns:
-        The namespace that snakemake makes of `words`. Its `targets` are what is no option, its
+        The namespace that snakemake makes of `words`. Its `targets` are the other words, its
         `config` is a mapping.
 
     Raises:
@@ -75,7 +75,7 @@ def read(words, parser, new=False):
     folder = Path(arguments.directory or ".")
     for path in arguments.configfile or []:
         if not Path(path).exists():
-            hint = "" if Path(path).suffix else "; what is no file stands before --configfile"
+            hint = "" if Path(path).suffix else "; targets go before --configfile"
             raise InputError(f"{path}: not found{hint}")
         read_yaml(path)
     if not (new or folder.exists()):
@@ -96,7 +96,7 @@ def read(words, parser, new=False):
         raise InputError(f"--config {' '.join(arguments.config)}: {error}") from None
     if arguments.targets and not hasattr(ours, "targets"):
         raise InputError(
-            f"{' '.join(arguments.targets)}: found words that are no options; "
+            f"{' '.join(arguments.targets)}: found arguments that are not options; "
             f"see {parser.prog} --help"
         )
     return arguments

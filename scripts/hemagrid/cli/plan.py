@@ -77,7 +77,7 @@ def describe(jobs, config, folder=".", command=MEASURE):
     stored = storage(estimate)
     kept = sum(amount or 0 for _, where, amount in stored if not where.startswith(CHECKPOINTS))
     known = [[what, where, _DASH if b is None else size(b)] for what, where, b in stored]
-    known.append(["kept in the end, at least", "", size(kept)])
+    known.append(["kept at the end, at least", "", size(kept)])
     parts = [
         f"{len(grid(config))} runs in the grid, {len(jobs)} jobs to do.\n"
         f"Images: {images.source}.\n"
@@ -111,9 +111,9 @@ def describe(jobs, config, folder=".", command=MEASURE):
     if late:
         parts.append(
             _paragraph(
-                f"Longer than they ask for: {', '.join(late)}. Raise `runtime` of those "
+                f"Longer than requested: {', '.join(late)}. Raise `runtime` of those "
                 "networks in the config, or let their jobs be stopped and started again: "
-                "training goes on where it was."
+                "training continues where it stopped."
             )
         )
     parts.append(aligned(["storage", "in", "about"], known, left=2))
@@ -144,8 +144,8 @@ def _later(estimate, jobs):
     return [
         _paragraph(
             f"Not in the table: {count} {'search' if count == 1 else 'searches'} and as many "
-            "trainings more, of finalists that are known once the grid is trained. Were they "
-            f"the slowest ({', '.join(estimate.tuned)}): {hours or 'hours unknown'}."
+            "more training jobs, of finalists that are known once the grid is trained. If they "
+            f"are the slowest ({', '.join(estimate.tuned)}): {hours or 'hours unknown'}."
         )
     ]
 

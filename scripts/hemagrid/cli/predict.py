@@ -27,7 +27,7 @@ def main(words):
     parser = argparse.ArgumentParser(prog="hemagrid predict", description=TEXT)
     parser.add_argument("run", metavar="RUN", help="name of the run, such as convnext_cfg1")
     parser.add_argument(
-        "images", metavar="IMAGES", nargs="+", help="files and folders of files"
+        "images", metavar="IMAGES", nargs="+", help="picture files, and folders of them"
     )
     help = "folder of the study; default: here"
     parser.add_argument("--directory", metavar="DIR", type=Path, default=Path("."), help=help)

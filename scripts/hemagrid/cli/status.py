@@ -213,7 +213,7 @@ def _run(run, folder, now):
     elif row["epoch"] or end:
         row |= {"state": "stopped", "note": "goes on from there when it is started again"}
     elif row["log"]:
-        row |= {"state": "failed", "note": "ended without a word: see its log"}
+        row |= {"state": "failed", "note": "ended without a message: see its log"}
     return row
 
 
@@ -240,7 +240,7 @@ def _search(run, folder, now):
     if silence is not None:
         return row | {
             "state": "stalled",
-            "note": f"no sign of life for {duration(silence)}; start it again, it goes on",
+            "note": f"no sign of life for {duration(silence)}; start it again to continue",
         }
     if end and end.startswith("Error:"):
         return row | {"state": "failed", "note": end}
@@ -252,7 +252,7 @@ def _alive(row, silence):
     if silence > SILENCE:
         return {
             "state": "stalled",
-            "note": f"no sign of life for {duration(silence)}; start it again, it goes on",
+            "note": f"no sign of life for {duration(silence)}; start it again to continue",
         }
     if row["updated"] is None:
         return {"state": "training", "note": "in its first epoch"}

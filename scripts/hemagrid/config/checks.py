@@ -144,7 +144,7 @@ def _check_paths(config, schema):
         if "{" in path or "}" in path:
             yield (
                 f"{key}: found {path}, expected a path without braces, which Snakemake takes "
-                "for wildcards; rename it, or name a link to it"
+                "for wildcards; rename it, or give the path of a link to it"
             )
         if path.startswith("~"):
             yield (
@@ -232,12 +232,12 @@ def _check_grid(config, schema):
     for name, run in runs.items():
         if run.kind == "transfer" and name in chosen["cnns"]:
             yield (
-                f"grid: found two runs of the name {name}, the CNN and the head "
+                f"grid: found two runs named {name}, the CNN and the head "
                 f"{run.head} on {run.backbone}, expected names that differ"
             )
         if name in RESERVED:
             yield (
-                f"grid: found a run of the name {name}, which is a folder of results/ "
+                f"grid: found a run named {name}, which is a folder of results/ "
                 "already, expected another name"
             )
 

@@ -1,4 +1,4 @@
-"""The config of a study as the workflow reads it, for programs beside the workflow."""
+"""The config of a study as the workflow reads it, for programs outside the workflow."""
 
 from pathlib import Path
 

@@ -2,7 +2,7 @@
 
 The perceptual hash (pHash: the low frequencies of the DCT of a 32x32 grey thumbnail, 64 bits;
 Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010) proposes
-pairs and no more: small cells on an even ground have equal hashes and are different pictures.
+pairs only: small cells on an even background have equal hashes and are different pictures.
 
 Two images are duplicates if their hashes are equal and their pixels agree; one of them is kept.
 They are near duplicates if the hash of one differs in a few bits from that of the other, or of
@@ -133,7 +133,7 @@ def differences(fingerprints, left, right, views, shift=0):
 
     The measure is 1 - the correlation of their brightness, in which all frequencies that stand
     out count about alike (phase correlation: Kuglin, Hines, "The phase correlation image
-    alignment method", 1975). An even ground, most of the pixels around a small cell, counts
+    alignment method", 1975). An even background, most of the pixels around a small cell, counts
     for nothing, and neither do contrast and brightness. Where it is larger, the measure is how
     far colours differ: the root mean square difference of 8x8 thumbnails made equally bright,
     as a share of 255. Flat pictures have no correlation: they differ by 0 if their colours
@@ -318,7 +318,7 @@ def _log(table):
     if conflicts:
         logger.info(f"Label conflicts: {conflicts} images dropped")
     logger.info(
-        f"Near duplicates: {len(grouped)} images stay; groups of them that share a split:"
+        f"Near duplicates: {len(grouped)} images kept, in groups that share a split:"
         f" {grouped['near_group'].nunique()}"
     )
     mixed = grouped[label_conflict(grouped, "near_group")]
@@ -336,7 +336,7 @@ def _log(table):
 def candidates(fingerprints, rows, settings):
     """Return the pairs whose hashes are near and whose pixels may agree.
 
-    Small cells on an even ground nearly all have near hashes. So a quick look at the pixels
+    Small cells on an even background nearly all have near hashes. So a quick look at the pixels
     goes with each block of pairs, and only pairs that may be in one group are returned.
 
     Args:

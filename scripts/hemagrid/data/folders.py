@@ -61,8 +61,8 @@ def class_folders(folder, classes):
         name = printable(unicodedata.normalize("NFC", path.name))
         if name in found:
             raise InputError(
-                f"{folder}: found two folders of one name, {ascii(found[name].name)} and"
-                f" {ascii(path.name)}, which differ in how Unicode composes it; rename one,"
+                f"{folder}: found two folders with the same name, {ascii(found[name].name)} and"
+                f" {ascii(path.name)}, which differ only in Unicode composition; rename one,"
                 " or merge them"
             )
         found[name] = path
@@ -70,7 +70,7 @@ def class_folders(folder, classes):
     if len(set(wanted)) < len(wanted):
         raise InputError(
             f"dataset.classes: found one name twice, {', '.join(map(ascii, classes))}, which"
-            " differ in how Unicode composes them at most, expected different names"
+            " differ at most in Unicode composition, expected different names"
         )
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
@@ -89,8 +89,8 @@ def class_folders(folder, classes):
     for names in alike.values():
         if len(names) > 1:
             logger.info(
-                f"{folder}: the folders {', '.join(map(repr, names))} differ in case or"
-                " punctuation alone and are read as different classes"
+                f"{folder}: the folders {', '.join(map(repr, names))} differ only in case or"
+                " punctuation and are read as different classes"
             )
     return {name: found[name] for name in wanted}
 

@@ -1,4 +1,4 @@
-"""Arrays of an npz as streams: nothing is unpacked before its header was checked."""
+"""Arrays of an npz as streams: nothing is unpacked before its header is checked."""
 
 import contextlib
 import math
@@ -24,7 +24,7 @@ def open_npz(path):
         The `zipfile.ZipFile`.
 
     Raises:
-        InputError: If there is no such file, or it is no zip.
+        InputError: If there is no such file, or it is not a zip.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file, expected the npz with the images")

@@ -65,7 +65,7 @@ def split(duplicates, shares, seed):
             raise InputError(
                 f"class {class_name!r}: found {images[label]} images in {groups_of[label]}"
                 " near-duplicate groups once duplicates are removed, expected enough to give"
-                f" each of {', '.join(shares)} at least one, and groups are never parted; add"
+                f" each of {', '.join(shares)} at least one, and groups are never divided; add"
                 " images, leave the class out, or lower dataset.near_duplicate_distance"
             )
     return kept.assign(split=kept["near_group"].map(split_of))[COLUMNS]

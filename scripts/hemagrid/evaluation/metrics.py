@@ -202,7 +202,7 @@ def evaluate(
             absent = [class_names[c] for c in np.setdiff1d(np.arange(k), labels)]
             named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             logger.info(
-                f"{run}: no AUC on the {SUBSET_TITLES[subset]} images, which hold none of "
+                f"{run}: no AUC on the {SUBSET_TITLES[subset]} images, which lack "
                 f"{len(absent)} of {k} classes: {named}"
             )
         per_class = precision_recall_fscore_support(

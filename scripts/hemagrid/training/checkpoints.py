@@ -1,8 +1,8 @@
 """Checkpoints, and one writer at a time: a job can die at any instant and be started again.
 
 Both live in `checkpoints/`, outside the declared outputs, which Snakemake deletes when a job
-fails. A checkpoint is named by the hash of everything that determines the result, so one of
-other settings, data or code is never used.
+fails. A checkpoint is named by the hash of everything that determines the result, so one made
+with other settings, data or code is never used.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def key_of(stage, settings, inputs, *packages):
         stage: A stage of `revisions.REVISIONS`.
         settings: Anything that JSON can hold.
         inputs: {name: path} of files, of which the content counts.
-        packages: Modules whose version matters, beside Keras, its backend and NumPy.
+        packages: Modules whose version matters, besides Keras, its backend and NumPy.
 
     Returns:
         16 hex digits of a SHA-256.
@@ -128,8 +128,8 @@ class Checkpoint:
                 write("names", np.array(names, dtype=str))
         except OSError as error:
             logger.info(
-                f"{self.run}: the checkpoint could not be written: {error}. Training goes "
-                "on; if it is stopped before the next one, it repeats what came after the last"
+                f"{self.run}: the checkpoint could not be written: {error}. Training "
+                "continues; if it stops before the next one, it repeats what followed the last"
             )
 
     def load(self):
@@ -140,7 +140,8 @@ class Checkpoint:
         for other in sorted(self.folder.glob("*.npz")):
             if other != self.path:
                 logger.info(
-                    f"{self.run}: {other} is of other settings, data or code; it is not used"
+                    f"{self.run}: {other} was made with other settings, data or code; "
+                    "it is not used"
                 )
         if not self.path.exists():
             return None
@@ -152,7 +153,7 @@ class Checkpoint:
             self.former = max(self.former, facts["spent"], key=lambda each: each["seconds"])
             owner = (facts["run"], facts["key"])
             if owner != (self.run, self.key):
-                raise ValueError(f"it is of run {owner[0]}, key {owner[1]}")
+                raise ValueError(f"it belongs to run {owner[0]}, key {owner[1]}")
         # Damaged bytes can raise anything in the layers of zip, npy and JSON.
         except Exception as error:
             aside = self.path.with_suffix(".set-aside")

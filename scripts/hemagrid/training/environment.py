@@ -17,7 +17,7 @@ def environment(stage, *packages):
 
     Args:
         stage: A stage of `revisions.REVISIONS`.
-        packages: Modules whose version matters, beside Keras, its backend and NumPy.
+        packages: Modules whose version matters, besides Keras, its backend and NumPy.
 
     Returns:
         A mapping for JSON: `commit` and `changed` (as in `commit_of`), `release`, `revision`

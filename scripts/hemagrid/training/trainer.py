@@ -150,7 +150,7 @@ def step_function(model, optimizer, batch_size, inputs, xla="auto"):
 
 
 class Diverged(InputError):
-    """Learning ended in no numbers before any epoch gave weights to keep."""
+    """Training diverged before any epoch gave weights to keep."""
 
 
 class Trainer:

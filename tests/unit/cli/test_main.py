@@ -66,11 +66,11 @@ def test_no_command_imports_keras():
         (["plan", "--configfile", "none.yaml"], "none.yaml: not found"),
         (
             ["submit", "--configfile", "lost.yaml", "vgg16_cfg1"],
-            "vgg16_cfg1: not found; what is no file stands before --configfile",
+            "vgg16_cfg1: not found; targets go before --configfile",
         ),
         (["status", "--directory", "elsewhere"], "elsewhere: not found"),
         (["status", "--directory", "bad.yaml"], "bad.yaml: found a file, expected the folder"),
-        (["status", "convnext_cfg1"], "convnext_cfg1: found words that are no options"),
+        (["status", "convnext_cfg1"], "convnext_cfg1: found arguments that are not options"),
         (["plan", "--profile", "nowhere"], "nowhere: found no profile, expected a folder"),
         (["clean", "--bogus"], "unrecognized arguments: --bogus; see hemagrid clean --help"),
         (["plan", "results/nope"], "No rule to produce results/nope"),

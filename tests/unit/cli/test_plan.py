@@ -15,7 +15,7 @@ def test_what_finalists_will_cost_stands_below_the_table(config, tmp_path):
     config["dataset"].update(source="smears", path=None)
     choice = Job("select_finalists", {}, "local", 10)
     text = " ".join(plan.describe([choice], config, tmp_path).split())
-    assert "1 search and as many trainings more" in text
+    assert "1 search and as many more training jobs" in text
     assert "the slowest (vgg16_tuned)" in text and "CPU-core-hours" in text
     config["tuning"]["backbones"] = ["vgg16"]
     assert "Not in the table" not in plan.describe([choice], config, tmp_path)
@@ -59,7 +59,7 @@ def test_gpu_jobs_go_by_the_users_own_table(config, tmp_path, monkeypatch):
 def test_a_job_longer_than_it_asks_for_is_named(config, tmp_path):
     write_table(tmp_path / speeds.OWN_SPEEDS, measured())
     short, long = (Job("train", {"run": "vgg16_cfg1"}, "cpu", m) for m in (1, 10_000))
-    assert "Longer than they ask for: train vgg16_cfg1." in plan.describe(
+    assert "Longer than requested: train vgg16_cfg1." in plan.describe(
         [short], config, tmp_path
     )
     assert "Longer than" not in plan.describe([long], config, tmp_path)

@@ -65,7 +65,7 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
         ({"grid": {"cnns": [], "heads": []}}, "grid: found no run"),
         (
             {"cnns": {"vgg16_cfg1": {}}, "grid": {"cnns": ["vgg16_cfg1"]}},
-            "grid: found two runs of the name vgg16_cfg1",
+            "grid: found two runs named vgg16_cfg1",
         ),
         (
             {
@@ -73,10 +73,10 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
                 "heads": {"class": {}},
                 "grid": {"backbones": ["majority"], "heads": ["class"]},
             },
-            "grid: found a run of the name majority_class, which is a folder",
+            "grid: found a run named majority_class, which is a folder",
         ),
         *(
-            ({"cnns": {name: {}}, "grid": {"cnns": [name]}}, f"found a run of the name {name}")
+            ({"cnns": {name: {}}, "grid": {"cnns": [name]}}, f"found a run named {name}")
             for name in RESERVED
         ),
         (

@@ -70,7 +70,7 @@ def test_names_that_are_nearly_the_same_are_told(make, caplog, twin):
     folder = make("Basophil/a.png", "Band cell/a.png", f"{twin}/a.png")
     with caplog.at_level(logging.INFO, "hemagrid"):
         assert len(names(folder)) == 3
-    assert "differ in case or punctuation alone" in caplog.text and repr(twin) in caplog.text
+    assert "differ only in case or punctuation" in caplog.text and repr(twin) in caplog.text
 
 
 def test_names_of_symbols_are_not_taken_for_one(make, caplog):

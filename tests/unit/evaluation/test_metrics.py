@@ -293,9 +293,8 @@ def test_a_class_without_rows_has_no_auc_and_that_is_told(tmp_path, caplog):
     assert test["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls))
     assert test["auc"] is None
     assert test["per_class"]["platelet"]["support"] == 0
-    assert (
-        "vgg16_cfg1: no AUC on the test images, which hold none of 1 of 3 classes: platelet"
-        in (caplog.text)
+    assert "vgg16_cfg1: no AUC on the test images, which lack 1 of 3 classes: platelet" in (
+        caplog.text
     )
 
 

@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_run_is_set_aside(checkpoint, run, key, tmp_path
 def test_a_checkpoint_of_other_settings_is_reported_and_left(checkpoint, tmp_path, logged):
     changed = Checkpoint("a_run", "f" * 16, tmp_path)
     assert changed.load() is None
-    assert "0123456789abcdef.npz is of other settings" in logged()
+    assert "0123456789abcdef.npz was made with other settings" in logged()
     assert_used(checkpoint.load())
 
 

@@ -217,7 +217,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(stopped_run, data_set, tmp_p
     litter.write_bytes(b"half")
     changed = CNN_RUN | {"model": CNN | {"dropout": 0.2}}
     train_run("regularized_cnn", changed, data_set, stopped_run, tmp_path / "checkpoints")
-    assert "is of other settings, data or code; it is not used" in logged()
+    assert "was made with other settings, data or code; it is not used" in logged()
     assert "continues" not in logged()
     assert not litter.exists()
     assert not any((tmp_path / "checkpoints").iterdir())
