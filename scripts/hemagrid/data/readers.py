@@ -275,7 +275,7 @@ def from_folder(
                 skipped.append((class_name, source, masks[path]))
             else:
                 files.append((path, label, class_name, source))
-    bits = _BitDepths([path for path, *_ in files]) if bit_depth == "auto" else bit_depth
+    bits = _BitDepths(files) if bit_depth == "auto" else bit_depth
     with _appending(images_out, image_size) as append:
         for path, label, class_name, source in track(files, "Reading pictures", unit="files"):
             try:
@@ -333,20 +333,22 @@ class _BitDepths(dict):
     as bright as the others.
     """
 
-    def __init__(self, paths):
-        self.paths = paths
+    def __init__(self, files):
+        self.class_names = {path: class_name for path, _, class_name, _ in files}
 
     def get(self, storage):
         if storage in self:
             return self[storage]
         peaks = {}
-        for path in track(self.paths, "Finding the range of values", unit="files"):
+        for path in track(self.class_names, "Finding the range of values", unit="files"):
             try:
                 if found := read_peak(path):
-                    peaks.setdefault(found[0], []).append(found[1])
+                    classes = peaks.setdefault(found[0], {})
+                    classes.setdefault(self.class_names[path], []).append(found[1])
             except Unusable:
                 pass  # and listed as such when it is read
-        for deep, values in peaks.items():
+        for deep, classes in peaks.items():
+            values = [value for of_class in classes.values() for value in of_class]
             depths = [bits for bits in BIT_DEPTHS if bits != 15 or deep.signed]
             bits = next((bits for bits in depths if max(values) < 2**bits), 16)
             self[str(deep)] = bits
@@ -354,6 +356,13 @@ class _BitDepths(dict):
                 f"{deep}: no value above {max(values)} in {len(values)} pictures, read as"
                 f" {bits} bits (0 to {2**bits - 1}); if that is wrong, set dataset.bit_depth"
             )
+            for class_name, values in classes.items():
+                if max(values) < 2 ** (bits - 2):
+                    logger.info(
+                        f"{deep}: class {class_name!r} has no value above {max(values)}, less"
+                        " than a quarter of the range; if its pictures are of fewer bits, they come"
+                        " out too dark, so convert them to 8 bits"
+                    )
         return self[storage]
 
 

@@ -265,6 +265,14 @@ def test_a_class_of_fewer_bits_than_the_others_is_refused_with_the_choice(tmp_pa
     assert [picture.max() for picture in images] == [2, 16, 156]
 
 
+def test_a_class_that_may_be_of_fewer_bits_than_the_others_is_told(tmp_path, acquire, caplog):
+    deep(tmp_path / "in", blast=[400, 1000], ig=[4000, 400])
+    with caplog.at_level(logging.INFO, "hemagrid"):
+        acquire(tmp_path / "in", classes=None)
+    (told,) = [said for said in caplog.messages if "come out too dark" in said]
+    assert told.startswith("16-bit TIFF: class 'blast' has no value above 1000, less than")
+
+
 def test_counts_end_in_one_line_per_class(folder, acquire, caplog):
     save(noise(1, 20)[0], folder / "ig" / "large.png")
     save(noise(1, 20)[0][:9], folder / "ig" / "wide.png")
