@@ -32,10 +32,14 @@ def test_the_direct_way_ends_in_the_same_weights(row):
 
 
 def test_a_benchmark_of_growth_tells_seconds_and_memory():
-    said, errors, status = printed("growth", "--only", "near_groups", "--scale", 0.01)
+    said, errors, status = printed("growth", "--only", "near_pairs", "--scale", 0.01)
     assert status == 0, errors
-    _, small, large = (line.split() for line in said.splitlines())
-    assert small[6:8] != large[6:8] and "10,000" in large
+    _, small, large = said.splitlines()
+    number = r"([\d,.]+)"
+    row = rf"near pairs among .* views +{number} +{number} +{number} .* {number} pairs"
+    counts = [re.match(row, line).groups() for line in (small, large)]
+    assert [count for count, *_ in counts] == ["137", "10,000"]
+    assert all(float(seconds) >= 0 and float(mib) > 0 for _, seconds, mib, _ in counts)
 
 
 def test_growth_runs_the_rules_of_the_data_set():
