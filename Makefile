@@ -18,10 +18,10 @@ help:
 	@echo "make venv   only the set-up, into $(VENV), with the command $(VENV)/bin/hemagrid"
 	@echo "make test   format, lint and all tests"
 	@echo "make check  format and lint alone"
-	@echo "make faults what a cluster does to a job, the slow ones included: 30 minutes, as root"
+	@echo "make faults what a cluster does to a job, including the slow faults: 30 minutes, as root"
 	@echo "make test-cluster PROFILE=profiles/slurm   a small study on your cluster"
 	@echo "make bench  speed against the direct way, and how cost grows: an hour"
-	@echo "make lock   resolve envs/*.in anew"
+	@echo "make lock   resolve envs/*.in again"
 	@echo "To work with a study: $(VENV)/bin/hemagrid --help"
 
 demo: venv

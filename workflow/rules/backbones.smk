@@ -2,7 +2,7 @@
 
 Needs: results/dataset/{train,val}.npy. Makes: resources/weights/{backbone}.weights.h5, the
 trunk's activations in results/trunks/{backbone}/ and what the frozen top makes of them in
-results/embeddings/{backbone}/. They are no temporary files: later runs need them again.
+results/embeddings/{backbone}/. They are not temporary files: later runs need them again.
 """
 
 STARTING_WEIGHTS = lookup("backbones/{backbone}/weights", within=config)

@@ -211,7 +211,7 @@ def _run(run, folder, now):
     elif row["log"] and not end and _age(folder / log, now) < SILENCE:
         row |= {"state": "training", "note": "starting"}
     elif row["epoch"] or end:
-        row |= {"state": "stopped", "note": "goes on from there when it is started again"}
+        row |= {"state": "stopped", "note": "continues from there when it is started again"}
     elif row["log"]:
         row |= {"state": "failed", "note": "ended without a message: see its log"}
     return row

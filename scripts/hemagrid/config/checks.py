@@ -39,7 +39,7 @@ def check_dataset(config):
     if source == "folder" and images in (here, *here.parents):
         found = "the folder of the study" if images == here else "which the study lies in"
         raise InputError(
-            f"dataset.path: found {images}, {found}, expected a folder that holds nothing but "
+            f"dataset.path: found {images}, {found}, expected a folder that holds only "
             "class folders; put these into one of their own, or run the study in another "
             "--directory"
         )
@@ -217,7 +217,7 @@ def _unknown(key, names, section, config):
         if name not in known:
             yield (
                 f"{key}[{index}]: found {as_written(name)}, expected an entry of {section}: "
-                f"{', '.join(key_path([n]) for n in known) or 'there is none'}"
+                f"{', '.join(key_path([n]) for n in known) or 'none exist'}"
                 f"{did_you_mean(name, map(str, known))}"
             )
 

@@ -125,7 +125,7 @@ def _hint(value, schema):
         if any(re.fullmatch(_PLAIN.get(name, "(?!)"), value) for name in wanted):
             return (
                 "; write it without quotes, in a config file: a mapping after --config holds "
-                "nothing but text"
+                "only text"
             )
         return did_you_mean(value, schema.get("enum", ()))
     # A class named no, 12 or 2026-11-25.

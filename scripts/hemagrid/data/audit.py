@@ -1,4 +1,4 @@
-"""What was found in the data set and what was done about it, for the report."""
+"""What was found in the data set, and what was done about it, for the report."""
 
 from collections import Counter
 

@@ -388,7 +388,7 @@ def _units(detail, view):
 def exact_groups(fingerprints, left, right, views, settings):
     """Return the position of the first duplicate of each image, and the difference from it.
 
-    Takes the pairs of `candidates`. Images that are none of them count as the first.
+    Takes the pairs of `candidates`. Images without a duplicate count as the first.
     """
     own = fingerprints["hashes"][:, 0]
     if settings["duplicates"] == "pixels":

@@ -45,8 +45,8 @@ def write_holdout(found, study, settings, out, threads=1):
     io.write_table(out["table"], table.iloc[rows].assign(id=ids, parent_id=ids, group=group))
     inside = listed["reason"].str.startswith("duplicate of holdout").sum()
     logger.info(
-        f"Holdout: {len(rows)} of {len(table)} images kept. Pictures that the study has:"
-        f" {len(listed) - inside}; duplicates among themselves: {inside}"
+        f"Holdout: {len(rows)} of {len(table)} images kept. Pictures that the study already"
+        f" has: {len(listed) - inside}; duplicates among themselves: {inside}"
     )
 
 

@@ -179,7 +179,7 @@ def explain(inputs, out, settings):
     run = best_run(load_metrics(inputs["metrics"]), select_by)
     if run is None:
         raise InputError(
-            f"{', '.join(inputs['metrics'])}: found no network that was evaluated on "
+            f"{', '.join(inputs['metrics'])}: found no network evaluated on "
             f"{select_by}, expected a finished run; train one first"
         )
     model, predictions = (

@@ -20,7 +20,7 @@ def build_backbone(application, image_size):
     """Build a network without its classifier, with random weights.
 
     It differs from the network that Keras ships in three ways. Preprocessing is part of the
-    model. Grouped convolutions with one channel per group, as which keras.applications writes
+    model. Grouped convolutions with one channel per group, which keras.applications uses for
     ConvNeXt's depthwise convolutions, become `DepthwiseConv2D`: the same sums, several times
     faster. Dropout inside the network (EfficientNet's) is off, because backbones run in
     inference mode but Keras passes `training=True` on to a nested model that was called with

@@ -8,7 +8,7 @@ from hemagrid.names import SUBSET_TITLES
 
 DASH = "\N{EN DASH}"  # stands for what is missing
 TRAINING_TIME = "training time, without embedding and search"
-"""What is measured beside accuracy: the same words in tables, charts and captions."""
+"""What is measured besides accuracy: the same words in tables, charts and captions."""
 
 SCORES = {
     "accuracy": "accuracy",

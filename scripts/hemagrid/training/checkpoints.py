@@ -46,7 +46,7 @@ def key_of(stage, settings, inputs, *packages):
     Args:
         stage: A stage of `revisions.REVISIONS`.
         settings: Anything that JSON can hold.
-        inputs: {name: path} of files, of which the content counts.
+        inputs: {name: path} of files, whose content counts.
         packages: Modules whose version matters, besides Keras, its backend and NumPy.
 
     Returns:

@@ -23,7 +23,7 @@ BATCH = 64  # fixed, because features differ in the last bit between batch sizes
 def batches(model, array, batch_size=BATCH):
     """Pass an array through a model, one batch at a time, in order.
 
-    The last batch is padded to full size, because another shape would be traced anew.
+    The last batch is padded to full size, because another shape would be traced again.
 
     Args:
         model: A Keras model.

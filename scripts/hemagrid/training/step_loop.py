@@ -2,7 +2,7 @@
 
 Calling a TensorFlow graph from Python costs about as much as a training step of a head or a
 small CNN. So the steps of small models run as a loop inside the graph. For large models a call
-is cheap beside a step, and the graph of a loop grows with every variable that passes through
+is cheap next to a step, and the graph of a loop grows with every variable that passes through
 it, so they are called step by step. The results are the same to the bit, however many steps a
 call takes; a test holds that. Keras has `steps_per_execution`, but it works inside `fit`, which
 cannot stop, save and resume in the middle of an epoch. Remove this module when it can.

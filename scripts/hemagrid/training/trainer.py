@@ -104,7 +104,7 @@ def epoch_order(count, batch_size, seed, phase, epoch):
     """Shuffle the rows of a training set for one epoch, from (seed, phase, epoch) alone.
 
     Rows that do not fill a batch sit this epoch out, because a batch of another size would be
-    traced anew. The next epoch leaves out others.
+    traced again. The next epoch leaves out others.
 
     Args:
         count: Number of rows.
@@ -372,7 +372,7 @@ class Trainer:
             self.saved_at = time.perf_counter()
             self.save_seconds = self.saved_at - begun
         if signal:
-            again = "goes on from there" if self.checkpoint else "starts it again"
+            again = "continues from there" if self.checkpoint else "starts it again"
             raise Stopped(
                 f"{self.run}: by {signal} in epoch {position.epoch} of {position.phase} after "
                 f"step {len(position.steps)}; the same command {again}"

@@ -22,7 +22,7 @@ VGG19 = {"application": "VGG19"}
             # --config 'training={class_weights: false}'
             {"training": {"class_weights": "false"}},
             "expected true or false; write it without quotes, in a config file: a mapping "
-            "after --config holds nothing but text",
+            "after --config holds only text",
         ),
         (
             {"dataset": "folder"},

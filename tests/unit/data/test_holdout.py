@@ -67,6 +67,6 @@ def test_pictures_of_the_study_and_copies_are_left_out(pictures, tmp_path, caplo
     ]
     assert left_out["reason"][2].startswith("near")
     assert caplog.messages == [
-        "Holdout: 4 of 8 images kept. Pictures that the study has: 3; duplicates among"
+        "Holdout: 4 of 8 images kept. Pictures that the study already has: 3; duplicates among"
         " themselves: 1"
     ]
