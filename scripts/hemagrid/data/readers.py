@@ -360,8 +360,8 @@ class _BitDepths(dict):
                 if max(values) < 2 ** (bits - 2):
                     logger.info(
                         f"{deep}: class {class_name!r} has no value above {max(values)}, less"
-                        " than a quarter of the range; if its pictures are of fewer bits, they come"
-                        " out too dark, so convert them to 8 bits"
+                        " than a quarter of the range; if its pictures are of fewer bits, they"
+                        " come out too dark, so convert them to 8 bits"
                     )
         return self[storage]
 
