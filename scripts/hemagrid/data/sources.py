@@ -2,7 +2,8 @@
 
 Time stamps alone do not tell: a picture may be renamed, or replaced by one with an older time,
 and a copied folder has new times and the same pictures. So content decides. A file whose name,
-size and time are those on record counts as unchanged; one with another time is read.
+size, time and inode are those on record counts as unchanged; one with another time or inode is
+read. The inode tells that two folders with files of equal names and times changed places.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ def fingerprint(path, record):
     Args:
         path: Path of a file, or of a folder that is searched with its folders.
         record: Path of what `write_record` wrote when the content was last read. Without it
-            names, sizes and times decide.
+            names, sizes, times and inodes decide.
     """
     files = _list(path)
     try:
@@ -48,18 +49,19 @@ def write_record(path, text, out):
         path: Path of a file, or of a folder that is searched with its folders.
         text: The fingerprint that stands for this content from now on.
         out: Path of the record, JSON with `path`, `fingerprint`, `bytes`, `sha256` (in a folder
-            of all names and contents), and `files`: {name: [bytes, time in ns, SHA-256]}.
+            of all names and contents), and `files`: {name: [bytes, time in ns, inode,
+            SHA-256]}.
     """
     from hemagrid import io  # not above: the workflow imports this module, and no NumPy
 
     files = {name: [*state, sha256(_inside(path, name))] for name, state in _list(path).items()}
     total = hashlib.sha256()
     for name in sorted(files):
-        total.update(f"{files[name][2]}  {name}\n".encode())
+        total.update(f"{files[name][-1]}  {name}\n".encode())
     content = {
         "path": str(path),
         "fingerprint": text,
-        "bytes": sum(size for size, _, _ in files.values()),
+        "bytes": sum(size for size, *_ in files.values()),
         "sha256": total.hexdigest() if Path(path).is_dir() else sha256(path),
         "files": files,
     }
@@ -67,13 +69,13 @@ def write_record(path, text, out):
 
 
 def _unchanged(path, files, known):
-    """Say whether `files` hold what is on record; read those of another time."""
+    """Say whether `files` hold what is on record; read those of another time or inode."""
     if files.keys() != known.keys():
         return False
-    moved = [name for name, state in files.items() if state != known[name][:2]]
+    moved = [name for name, state in files.items() if state != known[name][:-1]]
     if any(files[name][0] != known[name][0] for name in moved):
         return False
-    return all(sha256(_inside(path, name)) == known[name][2] for name in moved)
+    return all(sha256(_inside(path, name)) == known[name][-1] for name in moved)
 
 
 def _inside(path, name):
@@ -87,10 +89,10 @@ def sha256(path):
 
 
 def _list(path):
-    """Map the name of each file to its size and time; the name is empty if `path` is a file."""
+    """Map the name of each file to its size, time and inode; that of a file is empty."""
     if not os.path.isdir(path):
         stat = os.stat(path)
-        return {"": [stat.st_size, stat.st_mtime_ns]}
+        return {"": [stat.st_size, stat.st_mtime_ns, stat.st_ino]}
     found, folders, seen = {}, [(str(path), "")], set()
     while folders:
         folder, prefix = folders.pop()
@@ -105,5 +107,5 @@ def _list(path):
                 folders.append((entry.path, f"{prefix}{entry.name}/"))
             elif os.path.exists(entry.path):
                 stat = entry.stat()
-                found[prefix + entry.name] = [stat.st_size, stat.st_mtime_ns]
+                found[prefix + entry.name] = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
     return found

@@ -59,6 +59,20 @@ def test_a_changed_folder_is_told_and_stays_settled_once_it_is_read(read, change
     assert sources.fingerprint(folder, record) == text
 
 
+def test_folders_that_changed_places_are_told_though_names_sizes_and_times_are_equal(tmp_path):
+    folder, record = tmp_path / "pictures", tmp_path / "source.json"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.png").write_text(name)
+        os.utime(folder / name / "1.png", (0, 0))
+    text = sources.fingerprint(folder, record)
+    sources.write_record(folder, text, record)
+    (folder / "a").rename(folder / "c")
+    (folder / "b").rename(folder / "a")
+    (folder / "c").rename(folder / "b")
+    assert sources.fingerprint(folder, record) != text
+
+
 SAME = {
     "nothing": lambda folder: None,
     "touched": lambda folder: [path.touch() for path in folder.rglob("*")],
