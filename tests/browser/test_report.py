@@ -296,7 +296,7 @@ def test_tab_reaches_what_can_be_operated_and_shows_where_it_is(browse, made):
                 "box.right > 0 && box.bottom > 0 && box.top < innerHeight]; })()"
             )
         )
-    assert reached[0][:2] == ["A", "To the answer"]
+    assert reached[0][:2] == ["A", "Skip to the answer"]
     assert all(outline != "none" and in_sight for _, _, outline, in_sight in reached), reached
     said = [(tag, text) for tag, text, _, _ in reached]
     assert ("A", "All runs") in said and ("BUTTON", "test accuracy, %") in said

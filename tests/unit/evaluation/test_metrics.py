@@ -140,7 +140,7 @@ def test_bounds_equal_those_of_resampled_confusion_matrices_to_the_digit(copies)
 
 # The old counts took 16 GB here, and a rule's 2,000 MB include what the libraries take.
 MANY_CLASSES = """
-import resource, sys
+import re, sys
 import numpy as np
 from hemagrid.evaluation.metrics import evaluate_run
 from hemagrid.training.predictions import write_predictions
@@ -159,7 +159,8 @@ evaluate_run(
     {"metrics": f"{folder}/m.json", "confusion": f"{folder}/c.csv"},
     bootstrap=2000, calibration_bins=15, seed=1,
 )
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not ru_maxrss, which a child inherits from the process that started it.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024)
 """
 
 
