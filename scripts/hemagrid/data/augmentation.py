@@ -16,6 +16,7 @@ from hemagrid.data.seeded_layers import apply_one, image_generator, seeded_layer
 from hemagrid.names import AUGMENTED
 
 POLICIES = ("randaugment", "augmix")
+SEQUENCE = "+".join(POLICIES)
 CHUNK = 64  # images read and written at once
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def augment(images, splits, subset, settings, assignment, seed, threads, out):
         splits: Path of splits.csv.
         subset: A key of `names.AUGMENTED`.
         settings: Dict with `copies`, `randaugment` (`n`, `m`) and `augmix` (`k`, `m`).
-        assignment: "alternate" or "random" (see `assign_policies`).
+        assignment: "alternate", "random" or "sequence" (see `assign_policies`).
         seed: Integer, at least 0.
         threads: Number of images under way at once.
         out: Paths of the two files to write: `images` (.npy) and `table` (.csv).
@@ -77,11 +78,14 @@ def assign_policies(ids, copies, seed, assignment):
         copies: Copies per image.
         seed: Integer, at least 0.
         assignment: "alternate": the copies of an image take turns, and (seed, id) decides
-            which policy begins. "random": each copy draws its own.
+            which policy begins. "random": each copy draws its own. "sequence": each copy gets
+            RandAugment, then AugMix.
 
     Returns:
-        Names out of `POLICIES`, str (n, copies).
+        Names out of `POLICIES`, or `SEQUENCE` alone, str (n, copies).
     """
+    if assignment == "sequence":
+        return np.full((len(ids), copies), SEQUENCE)
     draws = np.array(
         [np.random.default_rng([seed, id_]).integers(2, size=copies) for id_ in ids]
     ).reshape(len(ids), copies)
@@ -109,11 +113,14 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
         for row in zip(parents, plan["copy"], strict=True)
     ]
     keys = np.array(keys, dtype="int64")
-    policies = plan["policy"].map(POLICIES.index).to_numpy(dtype="int32")
+    policies = plan["policy"].map((*POLICIES, SEQUENCE).index).to_numpy(dtype="int32")
     # The graph optimizer rounds differently, and other code in the process may switch it.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     generator = image_generator()
-    layers = seeded_layers(settings, generator)
+    randaugment, augmix = seeded_layers(settings, generator)
+
+    def both(image):
+        return augmix(randaugment(image))
 
     def chunks():
         for start in range(0, len(plan), CHUNK):
@@ -122,7 +129,8 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
 
     def one(image, key, policy):
         generator.begin(key)
-        copy = apply_one(layers, policy, tf.cast(image, tf.float32))
+        functions = (randaugment, augmix, both)
+        copy = apply_one(functions, policy, tf.cast(image, tf.float32))
         return tf.cast(tf.clip_by_value(tf.round(copy), 0, 255), tf.uint8)
 
     specifications = (

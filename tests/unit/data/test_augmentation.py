@@ -16,6 +16,7 @@ import hemagrid
 from hemagrid import io
 from hemagrid.data.augmentation import (
     POLICIES,
+    SEQUENCE,
     assign_policies,
     augment,
     augment_rows,
@@ -178,6 +179,22 @@ def test_policies_can_be_drawn_for_each_copy():
     assert (np.abs(share - 0.5) < 0.1).all()
     # Copies do not take turns.
     assert (policies[:, 0] == policies[:, 1]).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_in_sequence_augmix_follows_randaugment(augmented, data_set):
+    assert (assign_policies([3, 5], 4, SEED, "sequence") == SEQUENCE).all()
+    copies, table = augmented
+    rows = np.flatnonzero(table["policy"] == "randaugment")[:40]
+    plan = table.iloc[rows].assign(policy=SEQUENCE)
+    found = np.zeros((len(rows), SIZE, SIZE, 3), "uint8")
+    augment_rows(io.open_images(data_set[0]), plan, SETTINGS, SEED, found)
+    first = copies[rows].astype(int)
+    # RandAugment draws as it does alone, so what it emptied stays empty.
+    empty = first.std(axis=(1, 2, 3)) == 0
+    assert empty.any() and (found[empty].std(axis=(1, 2, 3)) < 1).all()
+    assert (found[~empty] != first[~empty]).any(axis=(1, 2, 3)).mean() > 0.9
+    other = abs(np.roll(found, 1, axis=0) - first).mean()
+    assert abs(found - first).mean() < other
 
 
 def test_originals_are_left_untouched(data_set, tmp_path):
