@@ -24,6 +24,13 @@ SUBSET_TITLES = {
 }
 """The subsets that runs are evaluated on, in order, as people read them."""
 
+CORRUPTIONS = (
+    *("jpeg_compression", "pixelate", "defocus_blur", "motion_blur"),
+    *("brightness_up", "brightness_down", "contrast_up", "contrast_down"),
+    *("saturate", "stain_shift", "stain_deposit", "bubble"),
+)
+"""What may be done to the test images, in the order of tables; each has severities 1 to 5."""
+
 FEATURE_EXTRACTION = "feature_extraction"
 FINETUNE_TOP = "finetune_top"
 FINETUNE_ALL = "finetune_all"
