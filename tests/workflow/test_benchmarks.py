@@ -42,6 +42,15 @@ def test_a_benchmark_of_growth_tells_seconds_and_memory():
     assert all(float(seconds) >= 0 and float(mib) > 0 for _, seconds, mib, _ in counts)
 
 
+def test_intervals_over_replicates_are_held_against_others():
+    said, errors, status = printed("replicate_intervals", "--studies", 500)
+    assert status == 0, errors
+    lowest = [
+        [float(cell.split("-")[0]) for cell in row.split()[1:]] for row in said.splitlines()[1:]
+    ]
+    assert len(lowest) == 4 and all(ours > bootstrap for ours, _, bootstrap in lowest)
+
+
 def test_growth_runs_the_rules_of_the_data_set():
     said, errors, status = printed("growth", "--only", "dataset", "--scale", 0.02)
     assert status == 0, errors

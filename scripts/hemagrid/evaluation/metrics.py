@@ -38,6 +38,23 @@ def scores(hits, support, predicted):
     }
 
 
+def answer_counts(labels, predicted, k):
+    """Count per row the hits, the support and the predictions of each of k classes.
+
+    Args:
+        labels: int (n,), the true classes.
+        predicted: int (n,), the predicted classes.
+        k: Number of classes.
+
+    Returns:
+        Sparse int (n, 3 k); its sums over rows are what `scores` takes.
+    """
+    n, right = len(labels), labels == predicted
+    columns = np.concatenate([labels[right], k + labels, 2 * k + predicted])
+    places = np.concatenate([np.flatnonzero(right), np.arange(n), np.arange(n)])
+    return sparse.csr_array((np.ones(len(columns), np.int64), (places, columns)), (n, 3 * k))
+
+
 def scores_with_intervals(labels, predicted, groups, k, *, resamples, seed):
     """Compute the scores of one subset with 95 % intervals.
 
@@ -63,11 +80,8 @@ def scores_with_intervals(labels, predicted, groups, k, *, resamples, seed):
     Returns:
         {score: {"value", "low", "high", "interval": "bootstrap" or "exact"}}, 0 to 1.
     """
-    n, right = len(labels), labels == predicted
-    # Per row one count each among hits (if right), support and predictions of the classes.
-    columns = np.concatenate([labels[right], k + labels, 2 * k + predicted])
-    places = np.concatenate([np.flatnonzero(right), np.arange(n), np.arange(n)])
-    rows = sparse.csr_array((np.ones(len(columns), np.int64), (places, columns)), (n, 3 * k))
+    right = labels == predicted
+    rows = answer_counts(labels, predicted, k)
     counts = rows.sum(axis=0).reshape(3, k)
     values = {score: float(value) for score, value in scores(*counts).items()}
     drawn = statistics.resampled_sums(rows, groups, resamples=resamples, seed=seed)
