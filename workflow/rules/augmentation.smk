@@ -29,7 +29,7 @@ rule augment:
     params:
         settings=lookup("augmentation/{subset}", within=config),
         assignment=config["augmentation"]["assignment"],
-        seed=config["seed"],
+        seed=grid.split_seed(config),
         revision=revision("augment"),
     message:
         "Augmenting {wildcards.subset}: RandAugment and AugMix"

@@ -47,7 +47,10 @@ rule backbone_weights:
             cases={"imagenet": "", "random": ""},
             otherwise=content(STARTING_WEIGHTS),
         ),
-        drawn={"image_size": config["dataset"]["image_size"], "seed": config["seed"]},
+        drawn={
+            "image_size": config["dataset"]["image_size"],
+            "seed": grid.split_seed(config),
+        },
         revision=revision("backbone_weights"),
     message:
         "Getting {params.weights} weights of {params.application}"

@@ -31,14 +31,18 @@ except InputError as error:
 
 RUNS = grid.grid(config)
 KNOWN = grid.known_runs(config)
-TUNED = [name for name in KNOWN if name not in RUNS]
+TUNED = [
+    run.name
+    for run in KNOWN.values()
+    if run.head in names.TUNED_HEADS and run.replicate == 1
+]
 EVALUATED = grid.evaluated_subsets(config)
 # Rules after training run again when this changes; those before it have a `revision`.
 CODE = code()
 PAIRING = {
     "select_by": config["tuning"]["select_by"],
     "bootstrap": config["evaluation"]["bootstrap"],
-    "seed": config["seed"],
+    "seed": grid.split_seed(config),
 }
 PUBLISHED = reference.settings(config)
 
@@ -63,7 +67,10 @@ def of_network(key):
 
     def scaled(wildcards, attempt):
         backbone = wildcards.get("backbone") or KNOWN[wildcards.run].backbone
-        network = config["backbones"].get(backbone) or config["cnns"][wildcards.run]
+        network = (
+            config["backbones"].get(backbone)
+            or config["cnns"][KNOWN[wildcards.run].base]
+        )
         return network[key] * attempt
 
     return scaled

@@ -71,7 +71,7 @@ rule smears:
         settings={
             **config["dataset"]["smears"],
             "image_size": config["dataset"]["image_size"],
-            "seed": config["seed"],
+            "seed": grid.split_seed(config),
         },
         revision=revision("smears"),
     message:
@@ -201,7 +201,7 @@ rule split:
         **LIGHT,
     params:
         shares=config["splits"],
-        seed=config["seed"],
+        seed=grid.split_seed(config),
         revision=revision("split"),
     message:
         "Splitting into train, val and test"

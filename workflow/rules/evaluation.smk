@@ -50,7 +50,7 @@ rule evaluate:
     params:
         run=lookup("{run}", within=DESCRIPTIONS),
         settings=config["evaluation"],
-        seed=config["seed"],
+        seed=grid.split_seed(config),
         code=CODE,
     message:
         "Evaluating {wildcards.run}"

@@ -69,7 +69,7 @@ rule score_submission:
             "classes": config["dataset"]["classes"],
             "fit": config["dataset"]["fit"],
             "bootstrap": config["evaluation"]["bootstrap"],
-            "seed": config["seed"],
+            "seed": grid.split_seed(config),
         },
         content=content(HIDDEN_SET) if HIDDEN_SET else "",
         code=CODE,

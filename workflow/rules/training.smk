@@ -22,7 +22,7 @@ PREPARED = {
             "embeddings_{subset}",
             backbone=run.backbone,
         ),
-        **({"head": fill(names.FOUND_HEAD, run=run.name)} if run.name in TUNED else {}),
+        **({"head": fill(names.FOUND_HEAD, run=run.base)} if run.base in TUNED else {}),
     }
     for run in KNOWN.values()
     if run.backbone
@@ -82,7 +82,7 @@ rule control:
     resources:
         **LIGHT,
     params:
-        seed=config["seed"],
+        seed=grid.split_seed(config),
         code=CODE,
     message:
         "Predicting without a network: {wildcards.run}"

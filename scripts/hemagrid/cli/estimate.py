@@ -18,6 +18,7 @@ from hemagrid.config.grid import (
     evaluated_subsets,
     grid,
     known_runs,
+    replicates,
     tunable_backbones,
     tuned_runs,
 )
@@ -217,7 +218,7 @@ class Estimate:
     def parameters(self, run):
         """Return the number of parameters of a run's network."""
         if run.kind == "cnn":
-            return cnn_numbers(self.config["cnns"][run.name], self.size, self.classes)[0]
+            return cnn_numbers(self.config["cnns"][run.base], self.size, self.classes)[0]
         (features,) = self.shape(run.backbone, "top")
         head = (
             self._largest_head()
@@ -243,7 +244,7 @@ class Estimate:
         return settings["application"], settings["top"]
 
     def _cnn(self, device, run):
-        settings = self.config["cnns"][run.name]
+        settings = self.config["cnns"][run.base]
         epochs = settings["epochs"]
         passes = [
             ("training", epochs * self.subsets[names.TRAIN]),
@@ -317,7 +318,8 @@ def storage(estimate):
     Returns:
         [(what, where, bytes)]. Bytes are None where a network was not measured.
     """
-    runs = [*grid(estimate.config).values(), *estimate.tuned.values()]
+    bases = [*grid(estimate.config).values(), *estimate.tuned.values()]
+    runs = [run for base in bases for run in replicates(estimate.config, base)]
     backbones = sorted({run.backbone for run in runs if run.backbone})
     images = estimate.found + sum(estimate.subsets.values())
     # Label and parent of each image as int64, probabilities as float32.

@@ -7,7 +7,7 @@ from pathlib import Path
 from hemagrid.cli import dag, options
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured, count_images, storage
 from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
-from hemagrid.config.grid import grid
+from hemagrid.config.grid import grid, known_runs, replicates
 from hemagrid.names import CHECKPOINTS
 from hemagrid.reporting.text import aligned, duration, size
 
@@ -50,7 +50,8 @@ def describe(jobs, config, folder=".", command=MEASURE):
     images, speeds = count_images(config, folder), read_speeds(folder)
     estimate = Estimate(config, images, speeds)
     rows, missing, late, guessed = [], set(), [], False
-    spent = {"cpu": 0, "gpu": 0}
+    spent, repeated = {"cpu": 0, "gpu": 0}, {"cpu": 0, "gpu": 0}
+    later = {name for name, run in known_runs(config).items() if run.repeats}
     for rule in dict.fromkeys(job.rule for job in jobs):
         group = [job for job in jobs if job.rule == rule]
         times = []
@@ -60,6 +61,8 @@ def describe(jobs, config, folder=".", command=MEASURE):
             if seconds is not None:
                 times.append((seconds, device))
                 spent[device] += seconds
+                if job.wildcards.get("run") in later:
+                    repeated[device] += seconds
                 if seconds > 60 * job.minutes and (job.place == "gpu") == (device == "gpu"):
                     late.append(" ".join([rule, *job.wildcards.values()]))
         rows.append(
@@ -90,6 +93,13 @@ def describe(jobs, config, folder=".", command=MEASURE):
             "itself runs, also on a cluster."
         ),
     ]
+    if count := sum(job.wildcards.get("run") in later for job in jobs):
+        parts.append(
+            _paragraph(
+                f"Of the {len(jobs)} jobs, {count} are of second and later replicates: "
+                f"{_both(repeated)}. They share images, embeddings and searches with the first."
+            )
+        )
     if any(job.rule == "select_finalists" for job in jobs):
         parts += _later(estimate, jobs)
     if guessed:
@@ -126,28 +136,31 @@ def _later(estimate, jobs):
         return []
     place = next((job.place for job in jobs if job.rule == "train"), "cpu")
     spent, unknown = {"cpu": 0, "gpu": 0}, set()
-    for run in estimate.tuned:
-        for job in (
-            Job("search", {"run": run}, "cpu", 0),
-            Job("train", {"run": run}, place, 0),
-        ):
-            device, seconds = _time(estimate, job, unknown)
-            spent[device] += seconds or 0
-    count = len(estimate.tuned)
-    hours = " and ".join(
-        f"{_hours(seconds)} {name}"
-        for (device, seconds), name in zip(
-            spent.items(), ("CPU-core-hours", "GPU-hours"), strict=True
-        )
-        if seconds
-    )
+    searches = [Job("search", {"run": run}, "cpu", 0) for run in estimate.tuned]
+    trainings = [
+        Job("train", {"run": run.name}, place, 0)
+        for base in estimate.tuned.values()
+        for run in replicates(estimate.config, base)
+    ]
+    for job in [*searches, *trainings]:
+        device, seconds = _time(estimate, job, unknown)
+        spent[device] += seconds or 0
+    count = len(searches)
+    more = "as many" if len(trainings) == count else len(trainings)
     return [
         _paragraph(
-            f"Not in the table: {count} {'search' if count == 1 else 'searches'} and as many "
+            f"Not in the table: {count} {'search' if count == 1 else 'searches'} and {more} "
             "more training jobs, of finalists that are known once the grid is trained. If they "
-            f"are the slowest ({', '.join(estimate.tuned)}): {hours or 'hours unknown'}."
+            f"are the slowest ({', '.join(estimate.tuned)}): {_both(spent)}."
         )
     ]
+
+
+def _both(spent):
+    """Spell the hours on both kinds of devices."""
+    named = zip(spent.values(), ("CPU-core-hours", "GPU-hours"), strict=True)
+    hours = [f"{_hours(seconds)} {name}" for seconds, name in named if seconds]
+    return " and ".join(hours) or "hours unknown"
 
 
 def _time(estimate, job, missing):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hemagrid import names
 from hemagrid.cli import options
-from hemagrid.config.grid import grid, tunable_backbones, tuned_runs
+from hemagrid.config.grid import grid, replicates, tunable_backbones, tuned_runs
 from hemagrid.io import read_json
 from hemagrid.reporting.text import aligned, duration
 from hemagrid.training import checkpoints
@@ -144,12 +144,13 @@ def _seconds(now):
 
 
 def _planned(config, folder):
-    """List the Runs of the grid, and the tuned ones that are known so far."""
+    """List the Runs of the grid, and the tuned ones that are known so far, with replicates."""
     chosen = config["tuning"]["backbones"]
     if chosen is None:
         chosen = _read(folder / names.FINALISTS).get("finalists")
     known = isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)
-    return list((grid(config) | (tuned_runs(config, chosen) if known else {})).values())
+    bases = grid(config) | (tuned_runs(config, chosen) if known else {})
+    return [run for base in bases.values() for run in replicates(config, base)]
 
 
 def _stage(rule, name, made, folder, now):
@@ -187,9 +188,11 @@ def _run(run, folder, now):
     log = Path(names.LOG.format(rule="train", name=run.name))
     row = {"run": run.name, "state": "waiting"} | dict.fromkeys([*_COLUMNS, "note"][2:])
     row["log"] = str(log) if (folder / log).is_file() else None
-    head = folder / names.FOUND_HEAD.format(run=run.name)
+    head = folder / names.FOUND_HEAD.format(run=run.base)
     if run.head in names.TUNED_HEADS and not head.exists():
         # What lies there of the run itself is of a former head.
+        if run.repeats:
+            return row | {"note": f"for the search of {run.repeats}"}
         return row | _search(run, folder, now)
     trained = _age(folder / names.COST.format(run=run.name), now)
     metrics = folder / names.METRICS.format(run=run.name)

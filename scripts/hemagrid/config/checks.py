@@ -3,6 +3,7 @@
 import difflib
 import math
 import os
+import re
 from pathlib import Path
 
 from hemagrid import names
@@ -242,6 +243,18 @@ def _check_grid(config, schema):
             )
 
 
+def _check_replicates(config, schema):
+    runs = known_runs(config)
+    if all(run.replicate == 1 for run in runs.values()):
+        return
+    for name in [run.name for run in runs.values() if run.replicate == 1]:
+        if re.search(r"_s\d+$", name):
+            yield (
+                f"replicates: found a run named {name}, which reads as a replicate, expected "
+                "names that do not end in _s and a number where replicates is above 1"
+            )
+
+
 def _check_tuning(config, schema):
     tuning, space = config["tuning"], config["tuning"]["space"]
     for key in ("backbones", "adamw"):
@@ -298,6 +311,7 @@ CROSS_CHECKS = (
     ({"cnns", "dataset"}, _check_cnns),
     ({"heads"}, _check_heads),
     ({"cnns", "backbones", "heads", "grid"}, _check_grid),
+    ({"backbones", "grid", "tuning", "replicates"}, _check_replicates),
     ({"backbones", "tuning"}, _check_tuning),
-    ({"dataset", "backbones", "grid", "tuning", "codabench"}, _check_codabench),
+    ({"dataset", "backbones", "grid", "tuning", "replicates", "codabench"}, _check_codabench),
 )

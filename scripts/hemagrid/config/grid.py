@@ -1,19 +1,29 @@
 """The runs of a study, and the settings that each of them depends on."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hemagrid import names
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell of the grid; `backbone` and `head` are None for a CNN."""
+    """One cell of the grid; `backbone` and `head` are None for a CNN.
+
+    It is its own first replicate. `repeats` is the name of the run that a later one repeats.
+    """
 
     name: str
     kind: str
     backbone: str | None
     head: str | None
+    replicate: int = 1
+    repeats: str | None = None
+
+    @property
+    def base(self):
+        """The name of its first replicate."""
+        return self.repeats or self.name
 
 
 def grid(config):
@@ -69,9 +79,43 @@ def tuned_runs(config, finalists):
 
 
 def known_runs(config):
-    """Return every run that can be made, {name: Run}: the grid's, and all tuned ones."""
+    """Return every run that can be made, {name: Run}.
+
+    They are the grid's, all tuned ones, then the later replicates of both.
+    """
     tuned = [_tuned(b, head) for b in tunable_backbones(config) for head in names.TUNED_HEADS]
-    return grid(config) | {run.name: run for run in tuned}
+    first = grid(config) | {run.name: run for run in tuned}
+    return first | {
+        run.name: run for base in first.values() for run in replicates(config, base)[1:]
+    }
+
+
+def replicates(config, run):
+    """List the replicates of a run, itself first.
+
+    Args:
+        config: Validated config.
+        run: A Run that repeats no other.
+    """
+    count = config["replicates"]
+    if isinstance(count, dict):
+        count = count.get("cnns" if run.kind == "cnn" else "backbones", 1)
+    later = [
+        replace(run, name=f"{run.name}_s{n}", replicate=n, repeats=run.name)
+        for n in range(2, count + 1)
+    ]
+    return [run, *later]
+
+
+def split_seed(config):
+    """Return the seed of what all runs share: splits, copies, random weights, resamples."""
+    return config["seed"] if config["split_seed"] is None else config["split_seed"]
+
+
+def train_seed(config, replicate=1):
+    """Return the seed that a replicate is trained from, and, for the first one, a search."""
+    seed = config["seed"] if config["train_seed"] is None else config["train_seed"]
+    return (seed + replicate - 1) % 2**32
 
 
 def _tuned(backbone, head):
@@ -88,7 +132,7 @@ def run_settings(config, run_name):
     """Return what the training of one run depends on; if it changes, the run is trained again.
 
     Left out are resources, the origin of the weights, which are a file by then, and the head of
-    a tuned run, which its search writes.
+    a tuned run, which its search writes. Replicates differ in `seed` alone.
 
     Args:
         config: Validated config.
@@ -98,8 +142,8 @@ def run_settings(config, run_name):
     training = ["optimizer", "monitor", "class_weights", "precision"]
     if run.kind == "cnn":
         model = {
-            "name": run.name,
-            "model": without(config["cnns"][run.name], "mem_mb", "runtime"),
+            "name": run.base,
+            "model": without(config["cnns"][run.base], "mem_mb", "runtime"),
         }
     else:
         training += [names.FEATURE_EXTRACTION, names.FINETUNE_TOP, names.FINETUNE_ALL]
@@ -111,7 +155,7 @@ def run_settings(config, run_name):
         "kind": run.kind,
         **model,
         "training": {key: config["training"][key] for key in training},
-        "seed": config["seed"],
+        "seed": train_seed(config, run.replicate),
         "subsets": evaluated_subsets(config),
     }
     return copy.deepcopy(settings)
@@ -132,7 +176,7 @@ def search_settings(config, run_name):
         "hyperband": tuning["hyperband"],
         "batch_size": config["backbones"][run.backbone]["batch_size"],
         "training": {key: config["training"][key] for key in training},
-        "seed": config["seed"],
+        "seed": train_seed(config),
     }
     return copy.deepcopy(settings)
 

@@ -38,7 +38,9 @@ def validated(config, schema):
     problems = list(dict.fromkeys(p for error in errors for p in problems_of(error)))
     if isinstance(config, dict):
         config = _canonical(config, schema)
-        malformed = {error.absolute_path[0] for error in errors if error.validator == "type"}
+        malformed = {
+            error.absolute_path[0] for error in errors if error.validator in ("type", "anyOf")
+        }
         for sections, check in CROSS_CHECKS:
             if not malformed.intersection(sections):
                 problems.extend(check(config, schema))

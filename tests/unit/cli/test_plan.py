@@ -66,3 +66,19 @@ def test_a_job_longer_than_it_asks_for_is_named(config, tmp_path):
     # A core's hours say nothing against what a GPU job asks for.
     gpu = Job("train", {"run": "vgg16_cfg1"}, "gpu", 1)
     assert "Longer than" not in plan.describe([gpu], config, tmp_path)
+
+
+def test_what_later_replicates_cost_is_told(config, tmp_path):
+    write_table(tmp_path / speeds.OWN_SPEEDS, measured())
+    assert "replicates" not in plan.describe([TRAIN], config, tmp_path)
+    config["replicates"] = 3
+    later = [Job("train", {"run": f"vgg16_cfg1_s{n}"}, "cpu", 10_000) for n in (2, 3)]
+    text = plan.describe([TRAIN, *later], config, tmp_path)
+    one = float(jobs_of(plan.describe([TRAIN], config, tmp_path))["train"][-2])
+    told = " ".join(text.split()).partition("Of the 3 jobs, 2 are of second and later")[2]
+    hours = float(told.removeprefix(" replicates: ").partition(" CPU-core-hours")[0])
+    assert hours == pytest.approx(2 * one, rel=0.05)
+    assert float(jobs_of(text)["train"][-2]) == pytest.approx(3 * one, rel=0.05)
+    choice = Job("select_finalists", {}, "local", 10)
+    tuned = " ".join(plan.describe([choice], config, tmp_path).split())
+    assert "1 search and 3 more training jobs" in tuned

@@ -65,6 +65,14 @@ def test_an_untouched_study_waits(config, tmp_path):
     assert {row["state"] for row in stages(config, tmp_path)} == {"waiting"}
 
 
+def test_replicates_have_rows_of_their_own(config, row, tmp_path):
+    config["replicates"] = 2
+    config["tuning"]["backbones"] = ["vgg16"]
+    assert row("vgg16_cfg1_s2")["state"] == "waiting"
+    assert row("vgg16_tuned_s2")["note"] == "for the search of vgg16_tuned"
+    assert len(runs(config, tmp_path)) == 2 * (14 + 2)
+
+
 @pytest.fixture
 def embed(config, tmp_path):
     """A function that gives the row of an embedding, as seen some seconds from now."""

@@ -80,6 +80,15 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
             for name in RESERVED
         ),
         (
+            {"cnns": {"net_s2": {}}, "grid": {"cnns": ["net_s2"]}, "replicates": 2},
+            "replicates: found a run named net_s2, which reads as a replicate",
+        ),
+        ({"replicates": 0}, "replicates: found 0, expected a number from 1 to 100 or a"),
+        (
+            {"replicates": {"runs": 2}},
+            "replicates: found a mapping, expected a number from 1 to 100 or a mapping of cnns",
+        ),
+        (
             changed("heads.tuned", {}),
             "heads.tuned: found the name of a head that a search finds",
         ),

@@ -10,8 +10,11 @@ from hemagrid.config.grid import (
     evaluated_subsets,
     grid,
     known_runs,
+    replicates,
     run_settings,
     search_settings,
+    split_seed,
+    train_seed,
     tuned_runs,
     tunes,
 )
@@ -90,12 +93,15 @@ def test_settings_of_a_run_hold_what_it_depends_on():
         ("tuning.space.weight_decay", [0.1], "", ".*_adamw"),
         ("tuning.hyperband.max_epochs", 27, "", ".*"),
         ("seed", 1, ".*", ".*"),
+        ("train_seed", 1, ".*", ".*"),
+        ("split_seed", 1, "", ""),
+        ("replicates", 3, "", ""),
     ],
 )
 def test_a_change_touches_only_what_depends_on_it(path, value, runs, searches):
     config = validated(changed(path, value), SCHEMA)
-    known = known_runs(config)
-    tuned = [run for run in known if run not in grid(config)]
+    known = [run for run in known_runs(config) if run in known_runs(DEFAULTS)]
+    tuned = [run for run in known if run not in grid(DEFAULTS)]
     for settings, all_of, touched in (
         (run_settings, known, runs),
         (search_settings, tuned, searches),
@@ -142,3 +148,25 @@ def test_a_backbone_named_for_tuning_need_not_be_in_the_grid():
     known = known_runs(validated(config, SCHEMA))
     assert {"convnext_cfg1", "convnext_tuned", "vgg16_tuned", "vgg16_tuned_adamw"} < set(known)
     assert "vgg16_cfg1" not in known and "mobilenetv3_tuned" not in known
+
+
+def test_replicates_differ_in_the_training_seed_alone():
+    config = validated(CONFIG | {"replicates": 3, "train_seed": 7}, SCHEMA)
+    known = known_runs(config)
+    assert list(grid(config)) == list(grid(DEFAULTS))
+    assert len(known) == 3 * len(known_runs(DEFAULTS))
+    for name, seed in {"": 7, "_s2": 8, "_s3": 9}.items():
+        for run in ("baseline_cnn", "vgg16_cfg1", "vgg16_tuned"):
+            settings = run_settings(config, f"{run}{name}")
+            assert settings == run_settings(config, run) | {"seed": seed}
+            assert known[f"{run}{name}"].base == run
+    assert [run.name for run in replicates(config, known["vgg16_tuned"])] == [
+        *("vgg16_tuned", "vgg16_tuned_s2", "vgg16_tuned_s3")
+    ]
+    assert split_seed(config) == 42 and train_seed(DEFAULTS) == split_seed(DEFAULTS) == 42
+
+
+def test_cnns_may_have_other_replicates_than_transfer_runs():
+    known = known_runs(validated(CONFIG | {"replicates": {"cnns": 2}}, SCHEMA))
+    later = [run.name for run in known.values() if run.replicate > 1]
+    assert later == ["baseline_cnn_s2", "regularized_cnn_s2"]
