@@ -1,13 +1,16 @@
-"""Draw the confusion matrices, the learning curves and the reliability diagram of one run."""
+"""Draw the confusion matrices, learning curves, reliability and abstention of one run."""
 
 from hemagrid.io import read_json, read_sparse, read_table
 from hemagrid.logs import job
 from hemagrid.reporting.charts import (
+    abstention_of,
     calibration_of,
     confusion_matrices,
     learning_curves,
     reliability,
+    risk_coverage,
     save,
+    scaled_calibration_of,
 )
 
 with job(snakemake.log[0]):
@@ -15,5 +18,7 @@ with job(snakemake.log[0]):
     confusion = confusion_matrices(read_table(made_of.confusion))
     save(confusion, out.confusion, out.confusion_pdf)
     save(learning_curves(read_sparse(made_of.history, "phase")), out.curves, out.curves_pdf)
-    calibration = calibration_of(read_json(made_of.metrics))
-    save(reliability(calibration), out.reliability, out.reliability_pdf)
+    metrics = read_json(made_of.metrics)
+    calibration = reliability(calibration_of(metrics), scaled_calibration_of(metrics))
+    save(calibration, out.reliability, out.reliability_pdf)
+    save(risk_coverage(abstention_of(metrics)), out.abstention, out.abstention_pdf)

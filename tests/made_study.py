@@ -95,7 +95,7 @@ def make_study(
     comparison = {"select_by": select_by, "bootstrap": bootstrap, "seed": seed}
     out = {
         name: folder / "results" / "tables" / f"{name}.csv"
-        for name in ("grid", "best_heads", "heads", "winner")
+        for name in ("grid", "best_heads", "heads", "abstention", "winner")
     } | {"headline": folder / "results" / "tables" / "headline.txt"}
     tables.aggregate(
         inputs["metrics"],

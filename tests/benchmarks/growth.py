@@ -116,7 +116,10 @@ def report(runs, folder):
     tables.aggregate(
         inputs["metrics"],
         {
-            **{name: out / f"{name}.csv" for name in ("grid", "best_heads", "heads")},
+            **{
+                name: out / f"{name}.csv"
+                for name in ("grid", "best_heads", "heads", "abstention")
+            },
             "headline": out / "headline.txt",
         },
         select_by="test_augmented",

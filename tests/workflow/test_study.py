@@ -191,6 +191,7 @@ def test_metrics_keep_their_contract(study, run):
                 assert 0 <= interval["low"] <= interval["high"] <= 1
             assert scores["auc"] is None or 0 <= scores["auc"] <= 1
             assert 0 <= scores["calibration_error"] <= 1
+            assert 0 <= scores["abstention"]["coverage"] <= 1
             per_class = scores["per_class"]
             assert list(per_class) == CLASSES
             assert sum(of["support"] for of in per_class.values()) == scores["n"]
@@ -448,6 +449,7 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/tables/grid.csv",
         "results/tables/heads.csv",
         "results/tables/best_heads.csv",
+        "results/tables/abstention.csv",
         "results/tables/winner.csv",
         "results/tables/resources.csv",
         "results/provenance/config.yaml",
@@ -456,6 +458,7 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/provenance/checksums.csv",
         "results/figures/accuracy.svg",
         "results/figures/cost.svg",
+        "results/figures/abstention.svg",
         "results/figures/class_balance.svg",
         "results/figures/explanation.png",
         "results/figures/contact_sheet_train.png",
@@ -463,6 +466,7 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         *(f"results/{run}/confusion_matrix.svg" for run in TRAINED),
         *(f"results/{run}/learning_curves.svg" for run in TRAINED),
         *(f"results/{run}/reliability.svg" for run in TRAINED),
+        *(f"results/{run}/risk_coverage.svg" for run in TRAINED),
         *(f"results/tuning/{run}_trials.svg" for run in TUNED),
         *(f"results/tables/{table}.csv" for table in TUNING_TABLES),
     }

@@ -88,6 +88,14 @@ rule plot_run:
             labels={"figure": "reliability diagram", "run": "{run}"},
         ),
         reliability_pdf=fill(names.RUN_FIGURE, figure="reliability", format="pdf"),
+        abstention=report(
+            fill(names.RUN_FIGURE, figure="risk_coverage", format="svg"),
+            caption="../report/risk_coverage.rst",
+            category="Runs",
+            subcategory="{run}",
+            labels={"figure": "risk-coverage curve", "run": "{run}"},
+        ),
+        abstention_pdf=fill(names.RUN_FIGURE, figure="risk_coverage", format="pdf"),
     log:
         "logs/plot_run/{run}.log",
     benchmark:

@@ -24,11 +24,20 @@ FINAL = {
     "report": names.REPORT,
     "tables": [
         fill(names.TABLE, table=name, format="csv")
-        for name in ["grid", "heads", "best_heads", "winner", *TUNING_TABLES]
+        for name in [
+            "grid",
+            "heads",
+            "best_heads",
+            "abstention",
+            "winner",
+            *TUNING_TABLES,
+        ]
     ],
     "figures": [
         *expand(
-            names.FIGURE, figure=["accuracy", "cost", "class_balance"], format=FORMATS
+            names.FIGURE,
+            figure=["accuracy", "cost", "abstention", "class_balance"],
+            format=FORMATS,
         ),
         fill(names.CONTACT_SHEET, subset=names.TEST_AUGMENTED),
         names.EXPLANATION,
@@ -65,7 +74,12 @@ rule aggregate:
         codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
         audit=names.AUDIT,
     output:
-        **in_text(grid="grid", best_heads="best_heads", heads="heads"),
+        **in_text(
+            grid="grid",
+            best_heads="best_heads",
+            heads="heads",
+            abstention="abstention",
+        ),
         grid=report(
             fill(names.TABLE, table="grid", format="csv"),
             caption="../report/grid.rst",
@@ -83,6 +97,12 @@ rule aggregate:
             caption="../report/heads.rst",
             category="Tables",
             labels={"table": "heads of the grid", "format": "CSV"},
+        ),
+        abstention=report(
+            fill(names.TABLE, table="abstention", format="csv"),
+            caption="../report/abstention.rst",
+            category="Tables",
+            labels={"table": "calibration and abstention", "format": "CSV"},
         ),
         headline=names.HEADLINE,
     log:
@@ -155,6 +175,14 @@ rule plot_grid:
             labels={"figure": "accuracy against cost"},
         ),
         cost_pdf=fill(names.FIGURE, figure="cost", format="pdf"),
+        abstention=report(
+            fill(names.FIGURE, figure="abstention", format="svg"),
+            caption="../report/risk_coverage_of_runs.rst",
+            category="Figures",
+            subcategory="All runs",
+            labels={"figure": "risk-coverage curves of all runs"},
+        ),
+        abstention_pdf=fill(names.FIGURE, figure="abstention", format="pdf"),
     log:
         "logs/plot_grid.log",
     benchmark:
@@ -166,7 +194,7 @@ rule plot_grid:
     params:
         code=CODE,
     message:
-        "Drawing accuracy and cost of all runs"
+        "Drawing accuracy, cost and abstention of all runs"
     script:
         "../../scripts/plot_grid.py"
 

@@ -8,9 +8,9 @@ import pandas as pd
 from scipy import sparse
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from hemagrid.evaluation import statistics
+from hemagrid.evaluation import abstention, statistics
 from hemagrid.io import read_json, write_json, write_table
-from hemagrid.names import SUBSET_TITLES
+from hemagrid.names import SUBSET_TITLES, VAL
 from hemagrid.training.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
@@ -165,6 +165,42 @@ def calibration_error(calibration):
     return float(np.average(off, weights=[entry["n"] for entry in calibration]))
 
 
+def answers(labels, probabilities, groups, threshold, *, resamples, seed):
+    """Compute what a run that abstains below a threshold answers, and how well.
+
+    Args:
+        labels: int (n,), the true classes.
+        probabilities: float (n, k).
+        groups: int (n,). Rows of one group depend on each other.
+        threshold: The least confidence of an answer, or None: then it answers nothing.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        What `abstention.risk_coverage` returns, with "coverage" and "accuracy" (as in
+        `scores_with_intervals`, or None) of the answers, and "oracle_coverage": the coverage
+        with the threshold that would be chosen on these very images.
+    """
+    rows = abstention.answered(probabilities, threshold)
+    oracle = abstention.threshold_for(labels, probabilities)
+    accuracy = None
+    if rows.any():
+        accuracy = scores_with_intervals(
+            labels[rows],
+            probabilities[rows].argmax(axis=1),
+            groups[rows],
+            probabilities.shape[1],
+            resamples=resamples,
+            seed=seed,
+        )["accuracy"]
+    return {
+        **abstention.risk_coverage(labels, probabilities),
+        "coverage": float(rows.mean()),
+        "accuracy": accuracy,
+        "oracle_coverage": float(abstention.answered(probabilities, oracle).mean()),
+    }
+
+
 def area_under_curve(labels, probabilities):
     """Compute the macro one-vs-rest area under the ROC curve; None if a class has no rows."""
     k = probabilities.shape[1]
@@ -200,13 +236,18 @@ def evaluate(
 
     Returns:
         (content of metrics.json, confusion table with a row per subset, true and predicted
-        class). The AUC of a subset in which a class does not occur is None.
+        class). The AUC of a subset in which a class does not occur is None. Without validation
+        images there is no temperature, and no threshold on the confidence.
 
     Raises:
         InputError: as `read_predictions`.
     """
     class_names, subsets = read_predictions(predictions_path)
     k, metrics, tables = len(class_names), {}, []
+    temperature = threshold = None
+    if VAL in subsets:
+        temperature = abstention.fit_temperature(*subsets[VAL][:2])
+        threshold = abstention.threshold_for(*subsets[VAL][:2])
     for subset, (labels, probabilities, groups) in subsets.items():
         predicted = probabilities.argmax(axis=1)
         confusion = np.bincount(labels * k + predicted, minlength=k * k)
@@ -219,6 +260,10 @@ def evaluate(
                 f"{run}: no AUC on the {SUBSET_TITLES[subset]} images, which lack "
                 f"{len(absent)} of {k} classes: {named}"
             )
+        scaled = None
+        if temperature is not None:
+            softer = abstention.scaled(probabilities, temperature)
+            scaled = calibration(labels, softer, calibration_bins)
         per_class = precision_recall_fscore_support(
             labels, predicted, labels=range(k), zero_division=0
         )
@@ -230,6 +275,11 @@ def evaluate(
             "auc": auc,
             "calibration_error": calibration_error(reliability),
             "calibration": reliability,
+            "scaled_calibration_error": scaled and calibration_error(scaled),
+            "scaled_calibration": scaled,
+            "abstention": answers(
+                labels, probabilities, groups, threshold, resamples=bootstrap, seed=seed
+            ),
             "per_class": {
                 name: {
                     "precision": float(precision),
@@ -260,6 +310,8 @@ def evaluate(
         "backbone": backbone,
         "head": head,
         "class_names": class_names,
+        "temperature": temperature,
+        "threshold": threshold,
         "subsets": metrics,
         "cost": cost,
     }

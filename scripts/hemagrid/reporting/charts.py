@@ -267,7 +267,15 @@ def calibration_of(metrics):
     return {subset: scores["calibration"] for subset, scores in metrics["subsets"].items()}
 
 
-def reliability(calibration):
+def scaled_calibration_of(metrics):
+    """Return the bins after temperature scaling, {subset: bins}; None without a temperature."""
+    if metrics["temperature"] is None:
+        return None
+    subsets = metrics["subsets"].items()
+    return {subset: scores["scaled_calibration"] for subset, scores in subsets}
+
+
+def reliability(calibration, scaled=None):
     """Draw accuracy against confidence, one series per test subset.
 
     A point is a bin, its area the number of images. On the diagonal, a run is right as often
@@ -275,7 +283,20 @@ def reliability(calibration):
 
     Args:
         calibration: {subset: bins, as `metrics.calibration` returns them}.
+        scaled: The same after temperature scaling, for a second panel, or None.
     """
+    panel, said = _reliability_panel(calibration)
+    said = f"Accuracy in bins of confidence{said}"
+    if scaled is None:
+        return panel.properties(description=said)
+    other, after = _reliability_panel(scaled)
+    return alt.hconcat(
+        panel.properties(title="as predicted"),
+        other.properties(title="after temperature scaling"),
+    ).properties(description=f"{said}. After temperature scaling{after}")
+
+
+def _reliability_panel(calibration):
     subsets = _test_subsets(list(calibration))
     rows = pd.DataFrame(
         [bin_ | {"subset": SUBSET_TITLES[s]} for s in subsets for bin_ in calibration[s]],
@@ -312,7 +333,7 @@ def reliability(calibration):
         .mark_line(strokeDash=[3, 3], strokeWidth=1, color=_GREY)
         .encode(x="end:Q", y="end:Q")
     )
-    said = "Accuracy in bins of confidence"
+    said = ""
     for subset, bins in rows.groupby("subset", sort=False):
         right, sure = (
             np.average(bins[c], weights=bins["n"]) for c in ("accuracy", "confidence")
@@ -320,7 +341,124 @@ def reliability(calibration):
         said += (
             f"; {subset}: {100 * right:.1f} % right at a mean confidence of {100 * sure:.1f} %"
         )
-    return (diagonal + lines + points).properties(width=260, height=260, description=said)
+    return (diagonal + lines + points).properties(width=260, height=260), said
+
+
+def abstention_of(metrics):
+    """Return what a run answers, {subset: content of metrics.json}."""
+    return {subset: scores["abstention"] for subset, scores in metrics["subsets"].items()}
+
+
+def risk_coverage(answers):
+    """Draw the share of wrong answers against the share of images answered, by test subset.
+
+    The point is where the threshold chosen on validation images answers.
+
+    Args:
+        answers: {subset: what `metrics.answers` returns}.
+    """
+    subsets = _test_subsets(list(answers))
+    curves = _curves((answers[s], {"subset": SUBSET_TITLES[s]}) for s in subsets)
+    colour, shape, dash = _subset_scales(subsets)
+    chosen = [
+        {
+            "subset": SUBSET_TITLES[s],
+            "coverage": answers[s]["coverage"],
+            "risk": 1 - answers[s]["accuracy"]["value"],
+        }
+        for s in subsets
+        if answers[s]["accuracy"]
+    ]
+    key = {"orient": "bottom", "symbolStrokeWidth": 0}
+    looks = [look.legend(**key) for look in (colour, dash)]
+    lines = _risk_lines(curves, looks, subset="images")
+    points = (
+        alt.Chart(pd.DataFrame(chosen, columns=["subset", "coverage", "risk"]))
+        .mark_point(filled=True, size=70, opacity=1)
+        .encode(
+            x="coverage:Q",
+            y="risk:Q",
+            color=looks[0],
+            shape=shape.legend(**key),
+            tooltip=_tips(
+                subset="images", coverage=("answered", ".1%"), risk=("wrong of these", ".1%")
+            ),
+        )
+    )
+    said = "Share of wrong answers by the share of images answered, the most confident first"
+    for row in chosen:
+        said += (
+            f"; {row['subset']}: at the threshold chosen on validation images "
+            f"{100 * row['coverage']:.1f} % answered, {100 * row['risk']:.1f} % of these wrong"
+        )
+    return (lines + points).properties(width=260, height=260, description=said)
+
+
+def risk_coverage_of_runs(metrics):
+    """Draw the risk-coverage curves of all runs, a panel per test subset.
+
+    Colour and dash are the backbone, or the kind of a run without one. Controls, which are as
+    sure of every answer, are left out.
+
+    Args:
+        metrics: {run: content of metrics.json or None}.
+    """
+    runs = {run: m for run, m in metrics.items() if m and m["kind"] != "control"}
+    subsets = _test_subsets({subset: 0 for m in runs.values() for subset in m["subsets"]})
+    model_of = {
+        run: m["backbone"] or {"cnn": "CNN"}.get(m["kind"], m["kind"])
+        for run, m in runs.items()
+    }
+    models = list(dict.fromkeys(model_of.values()))
+    looks = [
+        channel("model:N", title=None)
+        .scale(domain=models, range=[values[i % len(values)] for i in range(len(models))])
+        .legend(orient="bottom", columns=5, symbolType="stroke", symbolSize=300)
+        for channel, values in ((alt.Color, _COLOURS), (alt.StrokeDash, _DASHES))
+    ]
+    panels, said = [], "Share of wrong answers by the share of images answered"
+    for subset in subsets:
+        curves = _curves(
+            (m["subsets"][subset]["abstention"], {"run": run, "model": model_of[run]})
+            for run, m in runs.items()
+            if subset in m["subsets"]
+        )
+        panel = _risk_lines(curves, [*looks, alt.Detail("run:N")], run="run")
+        panels.append(panel.properties(width=300, height=260, title=SUBSET_TITLES[subset]))
+        areas = {
+            run: m["subsets"][subset]["abstention"]["aurc"]
+            for run, m in runs.items()
+            if subset in m["subsets"]
+        }
+        best = min(areas, key=areas.get)
+        said += (
+            f"; smallest area on {SUBSET_TITLES[subset]} images: {best}, "
+            f"{100 * areas[best]:.1f} %"
+        )
+    return alt.concat(*panels, columns=3).properties(description=said)
+
+
+def _curves(answers):
+    """Lay out curves as rows, each with the facts that come with its answers."""
+    rows = [
+        {"coverage": (place + 1) / len(of["risks"]), "risk": risk} | facts
+        for of, facts in answers
+        for place, risk in enumerate(of["risks"])
+    ]
+    return pd.DataFrame(rows)
+
+
+def _risk_lines(curves, looks, **names):
+    base = alt.Chart(curves).encode(
+        *looks,
+        x=alt.X("coverage:Q", title="images answered")
+        .scale(domain=[0, 1])
+        .axis(format=".0%", tickCount=5),
+        y=alt.Y("risk:Q", title="wrong answers").axis(format="~%", tickCount=5),
+        tooltip=_tips(**names, coverage=("answered", ".0%"), risk=("wrong of these", ".1%")),
+    )
+    # Tooltips need points: a line has one for its whole length.
+    return base.mark_line(strokeWidth=1.6) + base.mark_point(filled=True, size=90, opacity=0)
 
 
 def parallel_coordinates(trials):
@@ -590,6 +728,7 @@ def pareto_front(cost, score):
 
 _PANEL = 340, 320  # width and height of a panel of `cost_chart`
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY)
+_DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "arrow")
 _COSTS = {"parameters": "parameters", "training_seconds": f"{text.TRAINING_TIME}, s"}
 _LETTER_SIZE, _LETTER = 10, 5.5  # of labels: font size and mean width of a letter, in pixels

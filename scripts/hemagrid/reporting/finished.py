@@ -65,7 +65,7 @@ def _compare(config, inputs, runs, folder):
     """Compare the finished runs; write the tables into `folder` and return their paths."""
     made = {
         name: folder / f"{name}.csv"
-        for name in ("grid", "heads", "best_heads", "winner", "resources")
+        for name in ("grid", "heads", "best_heads", "abstention", "winner", "resources")
     }
     tuning = config["tuning"]
     settings = {

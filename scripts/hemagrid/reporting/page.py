@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from hemagrid import io
 from hemagrid.config.grid import tunable_backbones
+from hemagrid.evaluation.abstention import TARGET
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
 from hemagrid.evaluation.metrics import best_run, load_metrics, put
 from hemagrid.names import (
@@ -96,6 +97,7 @@ def write_report(out, inputs, *, select_by):
         "grid": study.all_runs(),
         "paper": study.paper(),
         "tuning": study.tuning(),
+        "abstention": study.abstention(),
         "runs": study.runs(),
         "explanation": study.explanation(),
         "data": study.data(),
@@ -336,6 +338,16 @@ class _Study:
             "searches": searches,
         }
 
+    def abstention(self):
+        """What runs answer that may abstain, and how well their confidence is calibrated."""
+        if self.best is None:
+            return None
+        return {
+            "target": TARGET,
+            "chart": self._draw(charts.risk_coverage_of_runs(self.metrics)),
+            "table": text.shown(tables.abstention_table(self.metrics)),
+        }
+
     def runs(self):
         """All about each run; the best one comes first and chooses its pictures first.
 
@@ -348,6 +360,7 @@ class _Study:
             metrics = self.metrics[run]
             entry = {"name": run, "metrics": metrics, "cells": {}, "mistakes": None}
             entry |= {"matrices": [], "curves": None, "reliability": None, "stale": []}
+            entry["abstention"] = None
             tests = [subset for subset in metrics["subsets"] if subset != VAL]
             if run in self.files["confusion"]:
                 entry["matrices"] = [self._matrix(run, subset) for subset in tests]
@@ -355,8 +368,10 @@ class _Study:
                 history = io.read_sparse(self.files["history"][run], "phase")
                 entry["curves"] = self._draw(charts.learning_curves(history))
             if metrics["kind"] != "control":
-                bins = {subset: metrics["subsets"][subset]["calibration"] for subset in tests}
-                entry["reliability"] = self._draw(charts.reliability(bins))
+                bins = charts.calibration_of(metrics), charts.scaled_calibration_of(metrics)
+                entry["reliability"] = self._draw(charts.reliability(*bins))
+                answers = charts.abstention_of(metrics)
+                entry["abstention"] = self._draw(charts.risk_coverage(answers))
             if run in self.files["predictions"]:
                 names, answers = read_predictions(self.files["predictions"][run])
                 for subset in tests:

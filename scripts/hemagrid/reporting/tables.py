@@ -169,6 +169,49 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
     return _beside(with_codabench(table, codabench), published, "heads", columns)
 
 
+def abstention_table(metrics):
+    """Build the table of calibration and of what runs answer that may abstain.
+
+    Args:
+        metrics: {run: content of metrics.json or None}. Controls, which are equally sure of
+            every answer, have no row.
+
+    Returns:
+        A data frame with a row per run and test subset: the temperature fitted on validation
+        images; the calibration error before and after it; the threshold on confidence chosen
+        on validation images, the share of images that reaches it (`coverage_pct`) and their
+        accuracy; the area under the risk-coverage curve; and the coverage with the threshold
+        that would be chosen on these very images (`oracle_coverage_pct`). All but the
+        temperature are in %.
+    """
+    rows = []
+    for run, m in metrics.items():
+        if not m or m["kind"] == "control":
+            continue
+        for subset, scores in m["subsets"].items():
+            if subset == VAL:
+                continue
+            answers = scores["abstention"]
+            row = {"run": run, "subset": subset, "temperature": m["temperature"]}
+            shares = {
+                "calibration_error": scores["calibration_error"],
+                "scaled_calibration_error": scores["scaled_calibration_error"],
+                "threshold": m["threshold"],
+                "coverage": answers["coverage"],
+                "answered_accuracy": answers["accuracy"],
+                "aurc": answers["aurc"],
+                "oracle_coverage": answers["oracle_coverage"],
+            }
+            for name, share in shares.items():
+                if share is not None:
+                    put(row, f"{name}_pct", share)
+            rows.append(row)
+    columns = ["run", "subset", "temperature", "calibration_error_pct"]
+    columns += ["scaled_calibration_error_pct", "threshold_pct", "coverage_pct"]
+    columns += [*with_bounds("answered_accuracy_pct"), "aurc_pct", "oracle_coverage_pct"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def write(table, path):
     """Write a table as CSV with plain numbers, and beside it as Markdown and LaTeX for people.
 
@@ -208,7 +251,8 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
 
     Args:
         metrics: Paths of metrics.json, as in `load_metrics`.
-        out: Paths `grid`, `heads` and `best_heads` of tables (as in `write`), and `headline`.
+        out: Paths `grid`, `heads`, `best_heads` and `abstention` of tables (as in `write`), and
+            `headline`.
         select_by: Subset on which the best heads are chosen.
         published: What `reference.published` returns.
         heads: {name: entry of the config}, the heads of the grid.
@@ -221,6 +265,7 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
     write(grid, out["grid"])
     write(heads_table(heads, published), out["heads"])
     write(best_heads_table(loaded, select_by, published, scores), out["best_heads"])
+    write(abstention_table(loaded), out["abstention"])
     write_text(out["headline"], headline(grid) + "\n")
 
 

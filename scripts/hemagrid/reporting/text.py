@@ -53,6 +53,13 @@ _HEADINGS = {
     "p_value": "p",
     "p_holm": "p, corrected",
     "family": "corrected for",
+    "calibration_error_pct": "calibration error, %",
+    "scaled_calibration_error_pct": "after scaling, %",
+    "threshold_pct": "least confidence of an answer, %",
+    "coverage_pct": "images answered, %",
+    "answered_accuracy_pct": "accuracy of the answers, %",
+    "aurc_pct": "area under the curve, %",
+    "oracle_coverage_pct": "answered with hindsight, %",
 }
 
 
@@ -178,6 +185,7 @@ _SPELLINGS = {
     "_rate": "{:g}".format,
     "_decay": "{:g}".format,
     "_loss": "{:.3f}".format,
+    "temperature": "{:.2f}".format,
     "p_value": p_text,
     "p_holm": p_text,
     "subset": lambda name: SUBSET_TITLES.get(name, name),

@@ -95,6 +95,40 @@ def test_metrics_equal_scikit_learn(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text()) == content
 
 
+def test_validation_decides_what_test_images_are_answered(tmp_path):
+    rng = np.random.default_rng(5)
+    (val, on_val), (test, on_test) = (draw(rng, n, signal=3) for n in (400, 300))
+    write_predictions(
+        tmp_path / "predictions.npz",
+        NAMES,
+        {
+            "val": (val, on_val, np.arange(400)),
+            "test": (test, on_test, np.repeat(np.arange(100), 3)),
+        },
+    )
+    content, _ = run_evaluate(tmp_path / "predictions.npz")
+    scores = content["subsets"]["test"]
+    said = scores["abstention"]
+    # The threshold is the lowest that serves on validation images.
+    sure = on_val.max(axis=1) >= content["threshold"]
+    assert (on_val.argmax(axis=1) == val)[sure].mean() >= 0.99 and 0.3 < sure.mean() < 1
+    rows = on_test.max(axis=1) >= content["threshold"]
+    assert said["coverage"] == pytest.approx(rows.mean())
+    right = (on_test.argmax(axis=1) == test)[rows].mean()
+    assert said["accuracy"]["value"] == pytest.approx(right)
+    assert said["risks"][-1] == pytest.approx(1 - scores["accuracy"]["value"])
+    assert 0 < said["oracle_coverage"] < 1
+    # These probabilities are too timid; the temperature of validation images tells.
+    assert content["temperature"] < 1
+    assert scores["scaled_calibration_error"] < scores["calibration_error"]
+    # Without validation images, nothing says when to answer.
+    write(tmp_path / "without.npz", test, on_test)
+    content, _ = run_evaluate(tmp_path / "without.npz")
+    said = content["subsets"]["test"]["abstention"]
+    assert content["temperature"] is content["threshold"] is said["accuracy"] is None
+    assert said["coverage"] == 0
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40))
 def test_scores_of_counts_equal_scikit_learn(pairs):

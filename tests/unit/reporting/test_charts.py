@@ -54,6 +54,15 @@ def some_calibration():
     }
 
 
+def some_answers(risk):
+    return {
+        "aurc": risk / 2,
+        "risks": [risk * (place + 1) / 50 for place in range(50)],
+        "coverage": 0.4,
+        "accuracy": {"value": 0.98, "low": 0.9, "high": 1.0},
+    }
+
+
 def some_confusion(names=("ig", "platelet")):
     return pd.DataFrame(
         [
@@ -90,7 +99,10 @@ def metrics_of(kind, backbone, head, test, augmented, parameters, seconds):
     def scores(value):
         interval = {"value": value, "low": value - 0.05, "high": value + 0.05}
         names = ("accuracy", "balanced_accuracy", "macro_f1")
-        return dict.fromkeys(names, interval) | {"calibration_error": 0.1}
+        return dict.fromkeys(names, interval) | {
+            "calibration_error": 0.1,
+            "abstention": some_answers(1 - value),
+        }
 
     cost = {
         "parameters": parameters,
@@ -127,7 +139,11 @@ def every_chart(names=("ig", "platelet")):
     return {
         "confusion": charts.confusion_matrices(some_confusion(names)),
         "curves": charts.learning_curves(a_history(names)),
-        "reliability": charts.reliability(some_calibration()),
+        "reliability": charts.reliability(some_calibration(), some_calibration()),
+        "abstention": charts.risk_coverage({"test": some_answers(0.2)}),
+        "abstention of all": charts.risk_coverage_of_runs(
+            {run: metrics_of(*values) for run, values in (RUNS | runs).items()}
+        ),
         "trials": charts.parallel_coordinates(some_trials()),
         "balance": charts.class_balance(an_audit(names)),
         "accuracy": charts.accuracy_chart(grid),
@@ -144,7 +160,7 @@ def texts(chart):
 
 def units(content):
     """List the single marks of a specification."""
-    parts = [p for key in ("layer", "hconcat", "vconcat") for p in content.get(key, ())]
+    parts = [p for key in ("layer", "concat", "hconcat") for p in content.get(key, ())]
     return [unit for part in parts for unit in units(part)] if parts else [content]
 
 
@@ -330,9 +346,36 @@ def test_reliability_shows_the_bins_of_the_test_subsets():
     assert "test: 75.0 % right at a mean confidence of 82.5 %" in said
     only = {"val": some_calibration()["val"]}
     assert "validation" in texts(charts.reliability(only))
-    metrics = {"subsets": {"val": {"n": 9, "calibration": only["val"]}}}
-    assert charts.calibration_of(metrics) == only
+    scaled = {"n": 9, "calibration": only["val"], "scaled_calibration": only["val"]}
+    metrics = {"temperature": 2.0, "subsets": {"val": scaled}}
+    assert charts.calibration_of(metrics) == charts.scaled_calibration_of(metrics) == only
+    assert charts.scaled_calibration_of(metrics | {"temperature": None}) is None
+    drawn = texts(charts.reliability(only, only))
+    assert "as predicted" in drawn and "after temperature scaling" in drawn
     assert "mean confidence" in texts(charts.reliability({}))
+
+
+def test_risk_coverage_marks_what_the_threshold_answers():
+    answers = {"val": some_answers(0.5), "test": some_answers(0.2)}
+    silent = some_answers(0.4) | {"coverage": 0.0, "accuracy": None}
+    chart = charts.risk_coverage(answers | {"test_augmented": silent})
+    rows = rows_of(chart, "risk")
+    assert list(rows["subset"].unique()) == ["test", "augmented test"]
+    last = rows[rows["coverage"] == 1]
+    assert list(last["risk"]) == pytest.approx([0.2, 0.4])
+    said = charts.spec(chart)["description"]
+    assert said.count(";") == 1
+    assert "test: at the threshold chosen on validation images 40.0 % answered, 2.0 %" in said
+
+
+def test_all_risk_coverage_curves_leave_out_controls():
+    metrics = {run: metrics_of(*values) for run, values in RUNS.items()}
+    chart = charts.risk_coverage_of_runs(metrics | {"vgg16_cfg3": None})
+    rows = rows_of(chart, "risk")
+    assert list(rows["run"].unique()) == [run for run in RUNS if run != "random_labels"]
+    assert set(rows["model"]) == {"CNN", "vgg16", "convnext"}
+    said = charts.spec(chart)["description"]
+    assert "smallest area on augmented test images: convnext_cfg1, 10.0 %" in said
 
 
 def test_learning_curves_name_their_phases_and_mark_what_was_kept():

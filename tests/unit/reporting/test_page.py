@@ -572,7 +572,7 @@ def test_pictures_of_other_images_are_not_shown(small):
 
 def test_epochs_that_diverged_are_gaps_in_the_curves(unfinished):
     charts = unfinished.page.by_id("run-vgg16_cfg1").findall(".//div[@data-chart]")
-    assert len(charts) == 2
+    assert len(charts) == 3
     curves = unfinished.page.live["charts"][int(charts[0].get("data-chart"))]
     rows = [row for data in curves["datasets"].values() for row in data]
     last = [
@@ -582,6 +582,20 @@ def test_epochs_that_diverged_are_gaps_in_the_curves(unfinished):
     ]
     assert last and set(last) == {None}
     assert any(row.get("value") for row in rows)
+
+
+def test_abstention_has_its_section(study):
+    section = study.page.by_id("abstention")
+    assert len(section.findall(".//div[@data-chart]")) == 1
+    rows = [[text(cell) for cell in row] for row in section.findall(".//tbody/tr")]
+    networks = [run for run in EVALUATED if study.metrics(run)["kind"] != "control"]
+    assert [row[0] for row in rows] == [run for run in networks for _ in TESTS]
+    for run, _, temperature, before, after, *_ in rows[:1]:
+        metrics = study.metrics(run)
+        scores = metrics["subsets"][TESTS[0]]
+        assert temperature == f"{metrics['temperature']:.2f}"
+        assert before == f"{100 * scores['calibration_error']:.1f}"
+        assert after == f"{100 * scores['scaled_calibration_error']:.1f}"
 
 
 # The published study, tuning, Codabench

@@ -7,6 +7,7 @@ from hemagrid.evaluation.metrics import best_run, evaluate
 from hemagrid.io import read_sparse, write_json
 from hemagrid.reporting import reference
 from hemagrid.reporting.tables import (
+    abstention_table,
     aggregate,
     best_heads_table,
     codabench_scores,
@@ -44,13 +45,24 @@ def metrics(kind, test, augmented, backbone=None, head=None, cost=True):
     def scores(value):
         interval = {"value": value, "low": value - 0.01, "high": value + 0.01}
         names = ("accuracy", "balanced_accuracy", "macro_f1")
-        return dict.fromkeys(names, interval) | {"calibration_error": 0.05}
+        return dict.fromkeys(names, interval) | {
+            "calibration_error": 0.05,
+            "scaled_calibration_error": 0.02 if cost else None,
+            "abstention": {
+                "aurc": 0.01,
+                "coverage": 0.8 if cost else 0.0,
+                "accuracy": interval if cost else None,
+                "oracle_coverage": 0.85,
+            },
+        }
 
     measured = {"parameters": 1234567, "images_per_second": 321.4, "peak_memory_mib": 900.0}
     return {
         "kind": kind,
         "backbone": backbone,
         "head": head,
+        "temperature": 1.5 if cost else None,
+        "threshold": 0.75 if cost else None,
         "subsets": {"test": scores(test), "test_augmented": scores(augmented)},
         "cost": measured | {"seconds": 90.5} if cost else None,
     }
@@ -157,11 +169,40 @@ def test_reported_and_local_scores_have_columns_of_their_own(tmp_path, study):
         assert not any(("codabench" in c or "local" in c) for c in grid_table(study, none))
 
 
+def test_abstention_and_calibration(study):
+    # A network without a temperature: all of its probabilities are 0 or 1.
+    study["vgg16_cfg1"] = metrics("transfer", 0.9, 0.7, "vgg16", "cfg1", cost=False)
+    table = abstention_table(study)
+    assert list(table["run"].unique()) == [
+        "baseline_cnn",
+        "vgg16_cfg1",
+        "vgg16_cfg2",
+        "convnext_cfg3",
+    ]
+    row = table[(table["run"] == "vgg16_cfg2") & (table["subset"] == "test_augmented")]
+    assert shown(row).loc[0].to_dict() == {
+        "run": "vgg16_cfg2",
+        "images": "augmented test",
+        "temperature": "1.50",
+        "calibration error, %": "5.0",
+        "after scaling, %": "2.0",
+        "least confidence of an answer, %": "75.0",
+        "images answered, %": "80.0",
+        "accuracy of the answers, %": "70.0 (69.0-71.0)",
+        "area under the curve, %": "1.0",
+        "answered with hindsight, %": "85.0",
+    }
+    silent = table[table["run"] == "vgg16_cfg1"].iloc[0]
+    unknown = ["temperature", "threshold_pct", "answered_accuracy_pct"]
+    assert silent[unknown].isna().all() and silent["coverage_pct"] == 0
+
+
 def test_all_tables_are_written(tmp_path, study):
     for run, content in study.items():
         if content:
             write_json(tmp_path / run / "metrics.json", content)
-    out = {name: tmp_path / f"{name}.csv" for name in ("grid", "best_heads", "heads")}
+    names = ("grid", "best_heads", "heads", "abstention")
+    out = {name: tmp_path / f"{name}.csv" for name in names}
     aggregate(
         [tmp_path / run / "metrics.json" for run in study],
         out | {"headline": tmp_path / "headline.txt"},
