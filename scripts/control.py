@@ -8,5 +8,5 @@ with job(snakemake.log[0]):
         snakemake.wildcards.run,
         dict(snakemake.input.items()),
         snakemake.params.seed,
-        snakemake.output.predictions,
+        dict(snakemake.output.items()),
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from answers import write_answers
 from PIL import Image
 
 from hemagrid import io
@@ -14,7 +15,6 @@ from hemagrid.reporting import reference, tables
 from hemagrid.reporting.provenance import write_checksums, write_config, write_study
 from hemagrid.reporting.resources import write_usage
 from hemagrid.reporting.tables import compare_tuned, compare_with_winner
-from hemagrid.training.predictions import write_predictions
 
 HEAD = {"dense": [128], "batch_norm": True, "dropout": [0.3], "learning_rate": 1e-3}
 HEAD |= {"weight_decay": None}
@@ -88,7 +88,9 @@ def make_study(
     trained = [run for run in made if _kind(run, config)[0] != "control"]
     inputs |= {
         "metrics": of_runs("metrics.json", runs),
-        "predictions": of_runs("predictions.npz", trained),
+        "predictions": [
+            path for s in subsets for path in of_runs(f"predictions/{s}.npz", trained)
+        ],
         "confusion": of_runs("confusion_matrix.csv", trained),
         "history": of_runs("history.csv", trained),
     }
@@ -228,8 +230,7 @@ def _answers(labels, k, skill, rng):
 def _write_run(results, run, config, classes, answers, bootstrap, seed):
     kind, backbone, head = _kind(run, config)
     folder = results / run
-    write_predictions(folder / "predictions.npz", classes, answers)
-    inputs = {"predictions": folder / "predictions.npz"}
+    inputs = {"predictions": write_answers(folder / "predictions", classes, answers)}
     if kind != "control":
         phases = PHASES if kind == "transfer" else ("training",)
         history = _history(phases)

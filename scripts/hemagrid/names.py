@@ -22,7 +22,7 @@ SUBSET_TITLES = {
     TEST_AUGMENTED: "augmented test",
     HOLDOUT: "holdout",
 }
-"""The subsets that runs are evaluated on, in order, as people read them."""
+"""The built-in subsets that runs are evaluated on, in order, as people read them."""
 
 CORRUPTIONS = (
     *("jpeg_compression", "pixelate", "defocus_blur", "motion_blur"),
@@ -72,7 +72,7 @@ KERAS_HOME = "resources/keras"
 # Runs
 MODEL = "results/{run}/model.keras"
 HISTORY = "results/{run}/history.csv"
-PREDICTIONS = "results/{run}/predictions.npz"
+PREDICTIONS = "results/{run}/predictions/{test_set}.npz"
 COST = "results/{run}/cost.json"
 METRICS = "results/{run}/metrics.json"
 CONFUSION = "results/{run}/confusion_matrix.csv"
@@ -103,6 +103,12 @@ VERSIONS = "results/provenance/versions.json"
 STUDY = "results/provenance/study.json"
 CHECKSUMS = "results/provenance/checksums.csv"
 REPORT = "results/report.html"
+
+
+def subset_title(subset):
+    """Return the name of a subset as people read it."""
+    return SUBSET_TITLES.get(subset, subset)
+
 
 RESERVED = (
     *("dataset", "trunks", "embeddings", "tables", "figures", "tuning"),

@@ -23,6 +23,7 @@ REVISIONS = {
     "backbone_weights": 1,
     "embed": 1,
     "train": 1,
+    "predict": 1,
     "search": 1,
 }
 """The revision of each stage, by rule. Raise it when the stage's results change."""

@@ -86,8 +86,12 @@ def outcome(folder):
     results = folder / "results" / RUN
     with zipfile.ZipFile(results / "model.keras") as archive:
         weights = archive.read("model.weights.h5")
-    with np.load(results / "predictions.npz") as arrays:
-        predictions = {name: arrays[name].tobytes() for name in arrays.files}
+    predictions = {}
+    for path in sorted(results.glob("predictions/*.npz")):
+        with np.load(path) as arrays:
+            predictions |= {
+                f"{path.stem} {k}": arrays[k].tobytes() for k in arrays.files if k != "key"
+            }
     history = pd.read_csv(results / "history.csv").drop(columns="seconds")
     return weights, predictions, history.to_csv()
 

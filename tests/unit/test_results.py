@@ -20,7 +20,7 @@ from hemagrid.data import augmentation, duplicates, readers, splits, synthetic
 from hemagrid.models import backbones
 from hemagrid.models.heads import build_head
 from hemagrid.revisions import REVISIONS
-from hemagrid.training.embeddings import cache_features
+from hemagrid.training.embeddings import cache_features, predict
 from hemagrid.training.run import train_run
 from hemagrid.training.trainer import Examples, Phase, Trainer
 from hemagrid.tuning.search import search_head
@@ -249,16 +249,18 @@ def make_train(folder, make):
 
 def trained(folder, name, settings, inputs):
     """Train a run; return numbers of its history, its last layer and its predictions."""
-    names = ("model.keras", "history.csv", "predictions.npz", "cost.json")
+    names = ("model.keras", "history.csv", "cost.json")
     out = {each.split(".")[0]: folder / name / each for each in names}
     settings = settings | {"training": TRAINING, "seed": 1}
     train_run(name, settings, inputs, out, folder / "checkpoints")
     history = io.read_table(out["history"])
-    kernels = [w for w in keras.models.load_model(out["model"]).get_weights() if w.ndim > 1]
+    model = keras.models.load_model(out["model"])
+    kernels = [weights for weights in model.get_weights() if weights.ndim > 1]
+    probabilities = predict(model, io.open_images(inputs["images_val"]))
     return {
         **{f"{name} {m}": numbers(history[m]) for m in ("weighted_loss", "loss")},
         f"{name} last kernel": numbers(kernels[-1]),
-        f"{name} probabilities": numbers(np.load(out["predictions"])["val_probabilities"]),
+        f"{name} probabilities": numbers(probabilities),
     }
 
 

@@ -47,7 +47,7 @@ def test_the_plan_of_the_whole_study_on_a_cluster(hemagrid, tmp_path):
     said = " ".join(plan.split())
     assert "Not in the table: 3 searches and as many more training jobs" in said
     assert "(convnext_tuned, vgg16_tuned, convnext_tuned_adamw)" in said
-    assert jobs["train"] == (14, "GPU") and jobs["embed"] == (4, "GPU")
+    assert jobs["train"] == jobs["predict"] == (14, "GPU") and jobs["embed"] == (4, "GPU")
     assert jobs["augment"] == (3, "CPU") and jobs["evaluate"] == (16, "local")
     assert "those of ONE CPU core" in plan and "measure_throughput.py" in plan
     assert not (tmp_path / "results").exists()

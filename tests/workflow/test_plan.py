@@ -77,7 +77,7 @@ def everything(bare, plan, in_folder):
 
 
 def of_runs(planned, rule):
-    return {Path(path).parent.name for path in planned if planned[path] == rule}
+    return {Path(path).parts[1] for path in planned if planned[path] == rule}
 
 
 def test_a_bare_clone_plans_the_published_grid(clone, snakemake):
@@ -86,7 +86,8 @@ def test_a_bare_clone_plans_the_published_grid(clone, snakemake):
     jobs = Counter(
         {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", result.said, re.M)}
     )
-    assert (jobs["train"], jobs["control"], jobs["evaluate"]) == (14, 2, 16)
+    assert (jobs["train"], jobs["predict"], jobs["control"]) == (14, 14, 2)
+    assert jobs["evaluate"] == 16
     assert (jobs["embed"], jobs["backbone_weights"]) == (4, 4)
     assert (jobs["fetch_bloodmnist"], jobs["select_finalists"]) == (1, 1)
     # Which they are is known once the grid is trained.
@@ -139,7 +140,11 @@ def test_one_result_plans_only_what_it_needs(clone, plan):
         "results/embeddings/convnext/cost.json": "embed",
         **{
             f"results/convnext_cfg1/{name}": "train"
-            for name in ("model.keras", "history.csv", "predictions.npz", "cost.json")
+            for name in ("model.keras", "history.csv", "cost.json")
+        },
+        **{
+            f"results/convnext_cfg1/predictions/{test_set}.npz": "predict"
+            for test_set in ("val", "test", "test_augmented", "holdout")
         },
         "results/convnext_cfg1/metrics.json": "evaluate",
         "results/convnext_cfg1/confusion_matrix.csv": "evaluate",

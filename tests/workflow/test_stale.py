@@ -102,15 +102,15 @@ def test_another_version_of_keras_makes_the_cheap_stages_again(tmp_path, by_clon
     assert by_clone(PYTHONPATH=str(tmp_path)) == SEEN
 
 
-RESTS_ON_SPLITS = {"originals", "augment", "backbone_weights", "embed", "train"}
+RESTS_ON_SPLITS = {"originals", "augment", "backbone_weights", "embed", "train", "predict"}
 
 
 @pytest.mark.parametrize(
     ("stage", "expensive"),
     [
-        ("search", {"search", "train"}),
-        ("embed", {"embed", "train"}),
-        ("augment", {"augment", "embed", "train"}),
+        ("search", {"search", "train", "predict"}),
+        ("embed", {"embed", "train", "predict"}),
+        ("augment", {"augment", "embed", "train", "predict"}),
         ("split", {"split"} | RESTS_ON_SPLITS),
         (
             "acquire_dataset",

@@ -47,6 +47,11 @@ def of_run(study, run, name):
     return study.results / run / name
 
 
+def predicted(study, run, test_set):
+    with np.load(of_run(study, run, f"predictions/{test_set}.npz")) as predictions:
+        return dict(predictions)
+
+
 # The study meets two accidents on its way: see the fixture.
 
 
@@ -155,16 +160,16 @@ def test_the_untouched_test_images_are_the_acquired_ones(study):
 
 @pytest.mark.parametrize("run", [*TRAINED, *CONTROLS])
 def test_predictions_are_probabilities_of_every_subset(study, run):
-    with np.load(of_run(study, run, "predictions.npz")) as predictions:
+    for subset in SUBSETS:
+        table = pd.read_csv(study.results / "dataset" / f"{subset}.csv")
+        predictions = predicted(study, run, subset)
         assert list(predictions["class_names"]) == CLASSES
-        for subset in SUBSETS:
-            table = pd.read_csv(study.results / "dataset" / f"{subset}.csv")
-            probabilities = predictions[f"{subset}_probabilities"]
-            assert probabilities.dtype == np.float32
-            assert probabilities.shape == (len(table), 8)
-            np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-4)
-            assert list(predictions[f"{subset}_labels"]) == list(table["label"])
-            assert list(predictions[f"{subset}_groups"]) == list(table["group"])
+        probabilities = predictions["probabilities"]
+        assert probabilities.dtype == np.float32
+        assert probabilities.shape == (len(table), 8)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-4)
+        assert list(predictions["labels"]) == list(table["label"])
+        assert list(predictions["groups"]) == list(table["group"])
 
 
 @pytest.mark.parametrize("run", [*TRAINED, *CONTROLS])
@@ -180,21 +185,21 @@ def test_metrics_keep_their_contract(study, run):
     )
     assert metrics["class_names"] == CLASSES
     assert list(metrics["subsets"]) == SUBSETS
-    with np.load(of_run(study, run, "predictions.npz")) as predictions:
-        for subset, scores in metrics["subsets"].items():
-            labels = predictions[f"{subset}_labels"]
-            chosen = predictions[f"{subset}_probabilities"].argmax(axis=1)
-            assert scores["n"] == len(labels)
-            assert scores["accuracy"]["value"] == pytest.approx((chosen == labels).mean())
-            for score in ("accuracy", "balanced_accuracy", "macro_f1"):
-                interval = scores[score]
-                assert 0 <= interval["low"] <= interval["high"] <= 1
-            assert scores["auc"] is None or 0 <= scores["auc"] <= 1
-            assert 0 <= scores["calibration_error"] <= 1
-            assert 0 <= scores["abstention"]["coverage"] <= 1
-            per_class = scores["per_class"]
-            assert list(per_class) == CLASSES
-            assert sum(of["support"] for of in per_class.values()) == scores["n"]
+    for subset, scores in metrics["subsets"].items():
+        predictions = predicted(study, run, subset)
+        labels = predictions["labels"]
+        chosen = predictions["probabilities"].argmax(axis=1)
+        assert scores["n"] == len(labels)
+        assert scores["accuracy"]["value"] == pytest.approx((chosen == labels).mean())
+        for score in ("accuracy", "balanced_accuracy", "macro_f1"):
+            interval = scores[score]
+            assert 0 <= interval["low"] <= interval["high"] <= 1
+        assert scores["auc"] is None or 0 <= scores["auc"] <= 1
+        assert 0 <= scores["calibration_error"] <= 1
+        assert 0 <= scores["abstention"]["coverage"] <= 1
+        per_class = scores["per_class"]
+        assert list(per_class) == CLASSES
+        assert sum(of["support"] for of in per_class.values()) == scores["n"]
 
 
 @pytest.mark.parametrize("run", TRAINED)
@@ -283,9 +288,9 @@ def test_the_verdict_is_that_of_the_predictions(study):
     for row in gain.itertuples():
         right = []
         for run in (row.run, row.compared_with):
-            with np.load(of_run(study, run, "predictions.npz")) as predictions:
-                chosen = predictions[f"{row.subset}_probabilities"].argmax(axis=1)
-                right.append((chosen == predictions[f"{row.subset}_labels"]).mean())
+            predictions = predicted(study, run, row.subset)
+            chosen = predictions["probabilities"].argmax(axis=1)
+            right.append((chosen == predictions["labels"]).mean())
         assert row.gain_points == pytest.approx(100 * (right[0] - right[1]))
         low, high = row.gain_points_low, row.gain_points_high
         assert low <= row.gain_points <= high
@@ -324,8 +329,7 @@ def test_new_pictures_are_told_as_the_study_saw_them(study, tmp_path, environmen
     )
     table = pd.read_csv(StringIO(told.stdout))
     assert [Path(name).name for name in table["file"]] == ["0.png", "1.png", "2.png"]
-    with np.load(of_run(study, "mobilenetv3_tuned", "predictions.npz")) as predictions:
-        expected = predictions["test_probabilities"][:3]
+    expected = predicted(study, "mobilenetv3_tuned", "test")["probabilities"][:3]
     np.testing.assert_allclose(table[CLASSES], expected, atol=1e-4)
     assert list(table["class"]) == [CLASSES[label] for label in expected.argmax(axis=1)]
     assert "notes.txt" in told.stderr and told.returncode == 1
@@ -509,7 +513,7 @@ import sys
 import keras, numpy as np
 run, dataset = sys.argv[1:]
 model = keras.saving.load_model(run + "/model.keras")
-expected = np.load(run + "/predictions.npz")["test_probabilities"]
+expected = np.load(run + "/predictions/test.npz")["probabilities"]
 found = model.predict_on_batch(np.load(dataset + "/test.npy"))
 np.testing.assert_allclose(found, expected, atol=1e-4)
 """

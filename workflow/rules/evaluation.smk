@@ -1,6 +1,6 @@
 """From predictions to metrics and figures, without a deep-learning library.
 
-Needs: results/{run}/predictions.npz, cost.json, history.csv. Makes: results/{run}/
+Needs: results/{run}/predictions/, cost.json, history.csv. Makes: results/{run}/
 metrics.json, confusion_matrix.csv, and of these the figures, as SVG and PDF.
 """
 
@@ -32,7 +32,7 @@ rule evaluate:
                 lookup("{run}", within=KNOWN, default=False), then={"cost": names.COST}
             )
         ),
-        predictions=names.PREDICTIONS,
+        predictions=list(PREDICTED.values()),
     output:
         metrics=names.METRICS,
         confusion=names.CONFUSION,

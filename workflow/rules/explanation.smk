@@ -10,7 +10,9 @@ rule explain:
     input:
         metrics=collect(names.METRICS, run=evaluated_runs),
         models=collect(names.MODEL, run=trained_runs),
-        predictions=collect(names.PREDICTIONS, run=trained_runs),
+        predictions=collect(
+            fill(names.PREDICTIONS, test_set=names.TEST_AUGMENTED), run=trained_runs
+        ),
         images=fill(names.SUBSET_IMAGES, subset=names.TEST_AUGMENTED),
     output:
         pictures=names.EXPLAINED_PICTURES,

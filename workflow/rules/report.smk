@@ -128,7 +128,7 @@ rule aggregate:
 rule compare_with_winner:
     input:
         metrics=collect(names.METRICS, run=evaluated_runs),
-        predictions=collect(names.PREDICTIONS, run=trained_runs),
+        predictions=collect(list(PREDICTED.values()), run=trained_runs),
     output:
         **in_text(winner="winner"),
         winner=report(
@@ -298,7 +298,7 @@ rule report:
         **TUNING,
         **per_subset(names.SUBSET_IMAGES, EVALUATED[1:], "images_{subset}"),
         metrics=collect(names.METRICS, run=evaluated_runs),
-        predictions=collect(names.PREDICTIONS, run=trained_runs),
+        predictions=collect(list(PREDICTED.values()), run=trained_runs),
         confusion=collect(names.CONFUSION, run=trained_runs),
         history=collect(names.HISTORY, run=trained_runs),
         codabench=expand(names.SCORE, run=config["codabench"]["runs"]),

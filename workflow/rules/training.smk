@@ -1,11 +1,10 @@
-"""One training job per run, and the controls that bracket every metric.
+"""One training job per run. It knows no test set.
 
-Needs: the subsets, for transfer runs the backbone's weights and caches, for tuned ones the
-head that their search found. Makes: results/{run}/model.keras, history.csv, predictions.npz
-and cost.json.
+Needs: the images to learn from, for transfer runs the backbone's weights and caches, for
+tuned ones the head that their search found. Makes: results/{run}/model.keras, history.csv and
+cost.json.
 """
 
-SEEN = [*names.LEARNED, *EVALUATED[1:]]
 # What a run needs of its backbone and of its search.
 PREPARED = {
     run.name: {
@@ -29,19 +28,14 @@ PREPARED = {
 }
 
 
-localrules:
-    control,
-
-
 rule train:
     input:
         unpack(lookup("{run}", within=PREPARED, default={})),
-        **per_subset(names.SUBSET_IMAGES, SEEN, "images_{subset}"),
-        **per_subset(names.SUBSET_TABLE, SEEN, "table_{subset}"),
+        **per_subset(names.SUBSET_IMAGES, names.LEARNED, "images_{subset}"),
+        **per_subset(names.SUBSET_TABLE, names.LEARNED, "table_{subset}"),
     output:
         model=names.MODEL,
         history=names.HISTORY,
-        predictions=names.PREDICTIONS,
         cost=names.COST,
     log:
         "logs/train/{run}.log",
@@ -64,27 +58,3 @@ rule train:
         "Training {wildcards.run}"
     script:
         "../../scripts/train.py"
-
-
-rule control:
-    input:
-        **per_subset(names.SUBSET_TABLE, [names.TRAIN, *EVALUATED]),
-    output:
-        predictions=names.PREDICTIONS,
-    log:
-        "logs/control/{run}.log",
-    benchmark:
-        "benchmarks/control/{run}.tsv"
-    wildcard_constraints:
-        run="|".join(names.CONTROLS),
-    conda:
-        "../../envs/cpu.yaml"
-    resources:
-        **LIGHT,
-    params:
-        seed=grid.split_seed(config),
-        code=CODE,
-    message:
-        "Predicting without a network: {wildcards.run}"
-    script:
-        "../../scripts/control.py"

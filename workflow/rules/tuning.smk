@@ -116,7 +116,7 @@ rule plot_trials:
 rule compare_tuned:
     input:
         metrics=collect(names.METRICS, run=evaluated_runs),
-        predictions=collect(names.PREDICTIONS, run=trained_runs),
+        predictions=collect(list(PREDICTED.values()), run=trained_runs),
         heads=collect(names.FOUND_HEAD, run=tuned_runs),
         codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
         audit=names.AUDIT,

@@ -213,6 +213,9 @@ class Estimate:
         if job.rule == "train":
             run = known_runs(self.config)[job.wildcards["run"]]
             return self._cnn(device, run) if run.kind == "cnn" else self._transfer(device, run)
+        if job.rule == "predict":
+            run = known_runs(self.config)[job.wildcards["run"]]
+            return self._predict(device, run)
         return None
 
     def parameters(self, run):
@@ -248,16 +251,23 @@ class Estimate:
         epochs = settings["epochs"]
         passes = [
             ("training", epochs * self.subsets[names.TRAIN]),
-            ("forward", epochs * self.subsets[names.VAL] + self.evaluated),
+            ("forward", epochs * self.subsets[names.VAL]),
         ]
         return self._sum(device, CNN, passes, settings)
 
     def _transfer(self, device, run):
-        passes = [("trunk", self.evaluated), ("top", self.evaluated)]
+        passes = []
         for phase in names.PHASES:
             epochs = self.config["training"][phase]["epochs"]
             passes.append((phase, epochs * self.subsets[names.TRAIN]))
             passes += [(part, epochs * self.subsets[names.VAL]) for part in _FORWARD[phase]]
+        return self._sum(device, self._network(run.backbone), passes)
+
+    def _predict(self, device, run):
+        if run.kind == "cnn":
+            settings = self.config["cnns"][run.name]
+            return self._sum(device, CNN, [("forward", self.evaluated)], settings)
+        passes = [("trunk", self.evaluated), ("top", self.evaluated)]
         return self._sum(device, self._network(run.backbone), passes)
 
     def _largest_head(self):
@@ -344,7 +354,11 @@ def storage(estimate):
         ("trunk activations", folder(names.ACTIVATIONS), _total(cached("trunk"))),
         ("embeddings", folder(names.EMBEDDINGS), _total(cached("top"))),
         ("models", names.MODEL.format(run="*"), models),
-        ("predictions", names.PREDICTIONS.format(run="*"), predictions * len(runs)),
+        (
+            "predictions",
+            names.PREDICTIONS.format(run="*", test_set="*"),
+            predictions * len(runs),
+        ),
         (
             "checkpoints, at most, if all runs train at once",
             f"{names.CHECKPOINTS}/",

@@ -142,7 +142,8 @@ def _later(estimate, jobs):
         for base in estimate.tuned.values()
         for run in replicates(estimate.config, base)
     ]
-    for job in [*searches, *trainings]:
+    predictions = [Job("predict", job.wildcards, place, 0) for job in trainings]
+    for job in [*searches, *trainings, *predictions]:
         device, seconds = _time(estimate, job, unknown)
         spent[device] += seconds or 0
     count = len(searches)

@@ -156,7 +156,6 @@ def run_settings(config, run_name):
         **model,
         "training": {key: config["training"][key] for key in training},
         "seed": train_seed(config, run.replicate),
-        "subsets": evaluated_subsets(config),
     }
     return copy.deepcopy(settings)
 

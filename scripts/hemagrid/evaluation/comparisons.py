@@ -5,9 +5,9 @@ import pandas as pd
 
 from hemagrid.errors import InputError
 from hemagrid.evaluation.metrics import best_run, put, with_bounds
+from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.evaluation.statistics import ALPHA, holm, paired
-from hemagrid.names import SUBSET_TITLES, TUNED, TUNED_ADAMW, TUNED_HEADS, VAL
-from hemagrid.training.predictions import read_predictions
+from hemagrid.names import TUNED, TUNED_ADAMW, TUNED_HEADS, VAL, subset_title
 
 BETTER = "better"
 WORSE = "worse"
@@ -29,7 +29,7 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
 
     Args:
         pairs: List of (run, other).
-        predictions: {run: path of predictions.npz}.
+        predictions: {run: paths of its predictions, one per subset}.
         family: "subset" if each subset is a family of its own, "table" if all rows are one.
         bootstrap: Number of resamples.
         seed: Seed of the resamples.
@@ -52,7 +52,9 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
         }
     compared = {
         subset: found
-        for subset in SUBSET_TITLES
+        for subset in dict.fromkeys(
+            subset for subsets in answers.values() for subset in subsets
+        )
         if (found := [pair for pair in pairs if all(subset in answers[run] for run in pair)])
     }
     tests = sum(map(len, compared.values()))
@@ -63,9 +65,9 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
             ours, theirs = answers[run][subset], answers[other][subset]
             if not all(map(np.array_equal, ours[:3], theirs[:3])):
                 raise InputError(
-                    f"{run} and {other} did not predict on the same {SUBSET_TITLES[subset]} "
+                    f"{run} and {other} did not predict on the same {subset_title(subset)} "
                     f"images: found {len(ours[1])} and {len(theirs[1])} rows whose labels or "
-                    "groups differ, expected the same ones; remove the older predictions.npz "
+                    "groups differ, expected the same ones; remove the older predictions "
                     "and run again"
                 )
             differences.append(ours[3].astype(np.int8) - theirs[3])
@@ -77,7 +79,7 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
             seed=seed,
             family=size,
         )
-        of = f"on the {SUBSET_TITLES[subset]} images" if family == "subset" else "of this table"
+        of = f"on the {subset_title(subset)} images" if family == "subset" else "of this table"
         for pair, result in zip(found, results, strict=True):
             rows.append(
                 dict(zip(("run", "compared_with"), pair, strict=True))
@@ -122,7 +124,7 @@ def winner_table(metrics, predictions, *, select_by, bootstrap, seed):
 
     Args:
         metrics: {run: content of metrics.json or None}. Controls and missing runs have no row.
-        predictions: {run: path of predictions.npz}. Without the winner's there is no row.
+        predictions: {run: paths of its predictions}. Without the winner's there is no row.
         select_by: Subset that decides the winner.
         bootstrap: Number of resamples.
         seed: Seed of the resamples.
@@ -170,7 +172,7 @@ def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
 
     Args:
         metrics: {run: content of metrics.json or None}.
-        predictions: {run: path of predictions.npz}. A run without them has no row.
+        predictions: {run: paths of its predictions}. A run without them has no row.
         select_by: Subset that decides the untuned run.
         bootstrap: Number of resamples.
         seed: Seed of the resamples.

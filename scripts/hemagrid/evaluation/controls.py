@@ -5,9 +5,9 @@ import zlib
 import numpy as np
 
 from hemagrid.errors import InputError
+from hemagrid.evaluation.predictions import write_predictions
 from hemagrid.io import class_names, read_table
 from hemagrid.names import MAJORITY_CLASS, RANDOM_LABELS, TRAIN
-from hemagrid.training.predictions import write_predictions
 
 
 def majority_class(train_labels, sizes, k, seed):
@@ -44,14 +44,14 @@ def random_labels(train_labels, sizes, k, seed):
 CONTROLS = {MAJORITY_CLASS: majority_class, RANDOM_LABELS: random_labels}
 
 
-def write_control(name, tables, seed, out_path):
+def write_control(name, tables, seed, out):
     """Write the predictions of a control for every subset but the training subset.
 
     Args:
         name: One of `CONTROLS`.
         tables: {subset: path of its CSV}, with `train` among them.
         seed: The study's seed.
-        out_path: Path of predictions.npz.
+        out: {subset: path of its predictions}.
 
     Raises:
         InputError: if the name is unknown.
@@ -63,11 +63,9 @@ def write_control(name, tables, seed, out_path):
     names = class_names(train)
     sizes = {subset: len(table) for subset, table in subsets.items()}
     probabilities = CONTROLS[name](train["label"].to_numpy(), sizes, len(names), seed)
-    answers = {
-        subset: (table["label"], probabilities[subset], table["group"])
-        for subset, table in subsets.items()
-    }
-    write_predictions(out_path, names, answers)
+    for subset, table in subsets.items():
+        parts = (table["label"], probabilities[subset], table["group"])
+        write_predictions(out[subset], names, *parts)
 
 
 def _one_hot(labels, k):

@@ -15,8 +15,8 @@ from hemagrid import io, logs
 from hemagrid.errors import InputError
 from hemagrid.evaluation import inference
 from hemagrid.evaluation.metrics import best_run, load_metrics
+from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.training import backend, embeddings
-from hemagrid.training.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -162,8 +162,9 @@ def explain(inputs, out, settings):
     """Compute where the best run looked, from files to files. No other run is loaded.
 
     Args:
-        inputs: Lists of paths over runs, `metrics`, `models` and `predictions`, each file in
-            the folder of its run; and the path `images` of the images of the subset.
+        inputs: Lists of paths over runs, `metrics`, `models` and `predictions` (of the subset),
+            each file in the folder of its run; and the path `images` of the images of the
+            subset.
         out: Paths `pictures` of the spotlights, uint8 (N, S, S, 3), and `table` of a CSV with
             a row for each: run, subset, row (of the images), true, predicted (class names),
             confidence (0-1), right ("true" or "false").
@@ -182,11 +183,8 @@ def explain(inputs, out, settings):
             f"{', '.join(inputs['metrics'])}: found no network evaluated on "
             f"{select_by}, expected a finished run; train one first"
         )
-    model, predictions = (
-        next(path for path in inputs[kind] if Path(path).parent.name == run)
-        for kind in ("models", "predictions")
-    )
-    names, answers = read_predictions(predictions)
+    model = next(path for path in inputs["models"] if Path(path).parent.name == run)
+    names, answers = read_predictions(by_run(inputs["predictions"])[run])
     images = io.open_images(inputs["images"])
     labels, probabilities, _ = answers[subset]
     if len(labels) != len(images):

@@ -1,18 +1,75 @@
-"""The predictions of a trained run for new pictures, read as its training pictures were."""
+"""The predictions of a trained run: for test sets, and for new pictures of anybody's."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
-from hemagrid import names
+from hemagrid import io, logs, names
 from hemagrid.config.messages import did_you_mean
 from hemagrid.data.pictures import Unusable, printable, read_picture
 from hemagrid.errors import InputError
-from hemagrid.io import read_json
-from hemagrid.training import backend
-from hemagrid.training.predictions import read_predictions
+from hemagrid.evaluation.predictions import read_predictions, stored_key, write_predictions
+from hemagrid.training import backend, checkpoints
 
-_MODEL, _PREDICTIONS = Path(names.MODEL).name, Path(names.PREDICTIONS).name
+_MODEL = Path(names.MODEL).name
+_PREDICTIONS = f"{Path(names.PREDICTIONS).parent.name}/{names.VAL}.npz"
+
+logger = logging.getLogger(__name__)
+
+
+def predict_run(run, inputs, out, precision):
+    """Predict the test sets of a study with a trained run.
+
+    Predictions that this network made of the same images are left as they are, so another test
+    set costs its own predictions alone.
+
+    Args:
+        run: Name of the run.
+        inputs: Paths `model`, `table_train`, which names the classes, and `images_{test set}`
+            and `table_{test set}` of each test set.
+        out: {test set: path of its predictions}. Their `key` is that of `checkpoints.key_of`
+            for network, images, table and precision.
+        precision: The config's `training.precision`.
+
+    Raises:
+        InputError: if Keras cannot load the model.
+    """
+    keys = {
+        name: checkpoints.key_of(
+            "predict",
+            precision,
+            {kind: inputs[kind] for kind in ("model", f"images_{name}", f"table_{name}")},
+        )
+        for name in out
+    }
+    stale = [name for name, path in out.items() if stored_key(path) != keys[name]]
+    if kept := [name for name in out if name not in stale]:
+        logger.info(f"{run}: predicted already: {', '.join(kept)}")
+    if not stale:
+        return
+    class_names = io.class_names(io.read_table(inputs[f"table_{names.TRAIN}"]))
+    network = load_network(inputs["model"], precision)
+    from hemagrid.training import embeddings  # imports Keras
+
+    for name in stale:
+        images = io.open_images(inputs[f"images_{name}"])
+        table = io.read_table(inputs[f"table_{name}"])
+        batches = logs.track(
+            embeddings.batches(network, images),
+            f"Predicting {name} by {run}",
+            total=len(images),
+            step=embeddings.BATCH,
+        )
+        probabilities = np.concatenate([answers for _, answers in batches])
+        write_predictions(
+            out[name],
+            class_names,
+            table["label"],
+            probabilities,
+            table["group"],
+            keys[name],
+        )
 
 
 def find_run(run, directory):
@@ -69,7 +126,7 @@ def find_pictures(paths):
 
 def run_classes(folder):
     """Return the class names of the run in `folder`, in the order of its labels."""
-    return read_predictions(folder / _PREDICTIONS)[0]
+    return read_predictions([folder / _PREDICTIONS])[0]
 
 
 def classify(folder, paths, refuse):
@@ -91,7 +148,7 @@ def classify(folder, paths, refuse):
     """
     network = load_network(folder / _MODEL)
     record = folder.parents[1] / names.SOURCE
-    reading = read_json(record).get("reading", {}) if record.exists() else {}
+    reading = io.read_json(record).get("reading", {}) if record.exists() else {}
     from hemagrid.training import embeddings  # imports Keras
 
     # A few pictures need not be padded to a whole batch.
@@ -111,13 +168,17 @@ def classify(folder, paths, refuse):
             yield from zip(read, found, strict=True)
 
 
-def load_network(path):
+def load_network(path, precision="float32"):
     """Load the network of a run from its `model.keras`.
+
+    Args:
+        path: Path of the file.
+        precision: As in `backend.begin`.
 
     Raises:
         InputError: if Keras cannot load it.
     """
-    backend.begin(0)
+    backend.begin(0, precision)
     import keras
 
     try:

@@ -9,9 +9,9 @@ from scipy import sparse
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from hemagrid.evaluation import abstention, statistics
+from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.io import read_json, write_json, write_table
-from hemagrid.names import SUBSET_TITLES, VAL
-from hemagrid.training.predictions import read_predictions
+from hemagrid.names import VAL, subset_title
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ def area_under_curve(labels, probabilities):
 
 
 def evaluate(
-    predictions_path,
+    predictions,
     *,
     run,
     kind,
@@ -224,7 +224,7 @@ def evaluate(
     """Evaluate the predictions of a run.
 
     Args:
-        predictions_path: Path of predictions.npz.
+        predictions: Paths of its predictions, one per subset.
         run: Name of the run.
         kind: "cnn", "transfer" or "control".
         backbone: Name of the backbone, or None.
@@ -242,7 +242,7 @@ def evaluate(
     Raises:
         InputError: as `read_predictions`.
     """
-    class_names, subsets = read_predictions(predictions_path)
+    class_names, subsets = read_predictions(predictions)
     k, metrics, tables = len(class_names), {}, []
     temperature = threshold = None
     if VAL in subsets:
@@ -257,7 +257,7 @@ def evaluate(
             absent = [class_names[c] for c in np.setdiff1d(np.arange(k), labels)]
             named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             logger.info(
-                f"{run}: no AUC on the {SUBSET_TITLES[subset]} images, which lack "
+                f"{run}: no AUC on the {subset_title(subset)} images, which lack "
                 f"{len(absent)} of {k} classes: {named}"
             )
         scaled = None
@@ -323,7 +323,7 @@ def evaluate_run(description, inputs, out, **settings):
 
     Args:
         description: `run`, `kind`, `backbone` and `head`, as in `evaluate`.
-        inputs: Paths `predictions` and, except for a control, `cost`.
+        inputs: List of paths `predictions` and, except for a control, path `cost`.
         out: Paths `metrics` and `confusion`.
         **settings: `bootstrap`, `calibration_bins` and `seed`, as in `evaluate`.
     """

@@ -13,7 +13,7 @@ import pandas as pd
 import vl_convert
 
 from hemagrid.io import replacing, write_text
-from hemagrid.names import HOLDOUT, SUBSET_TITLES, TEST, TEST_AUGMENTED, TRAIN, VAL
+from hemagrid.names import HOLDOUT, TEST, TEST_AUGMENTED, TRAIN, VAL, subset_title
 from hemagrid.reporting import text
 from hemagrid.tuning.trials import best_trial
 
@@ -106,7 +106,7 @@ def _tips(**titles):
 
 def _subset_scales(subsets):
     """Return colour, shape and dash of a field `subset` that holds the subsets' titles."""
-    names = [SUBSET_TITLES[subset] for subset in subsets]
+    names = [subset_title(subset) for subset in subsets]
     return [
         channel("subset:N", title=None).scale(
             domain=names, range=[_SUBSET_MARKS[subset][place] for subset in subsets]
@@ -117,7 +117,7 @@ def _subset_scales(subsets):
 
 def _test_subsets(known):
     """Return the test subsets among those known, in order; all of them if there is none."""
-    return [s for s in SUBSET_TITLES if s != VAL and s in known] or list(known)
+    return [subset for subset in known if subset != VAL] or list(known)
 
 
 def confusion_matrices(confusion):
@@ -131,7 +131,7 @@ def confusion_matrices(confusion):
             `metrics.evaluate` returns it.
     """
     subsets = _test_subsets(list(confusion["subset"].unique()))
-    names = " and ".join(SUBSET_TITLES.get(subset, subset) for subset in subsets)
+    names = " and ".join(subset_title(subset) for subset in subsets)
     mistakes = confusion[
         (confusion["subset"] == subsets[0]) & (confusion["true"] != confusion["predicted"])
     ]
@@ -139,7 +139,7 @@ def confusion_matrices(confusion):
     if mistakes["count"].any():
         worst = mistakes.loc[mistakes["count"].idxmax()]
         said += (
-            f"; the most frequent mistake on {SUBSET_TITLES.get(subsets[0], subsets[0])}: "
+            f"; the most frequent mistake on {subset_title(subsets[0])}: "
             f"{worst['true']} taken for {worst['predicted']}, {worst['count']} images"
         )
     return alt.hconcat(
@@ -175,7 +175,7 @@ def _confusion_matrix(confusion, subset):
         .otherwise(alt.value("#222222")),
     )
     return (cells + numbers.transform_filter("datum.count > 0")).properties(
-        width=alt.Step(38), height=alt.Step(32), title=SUBSET_TITLES.get(subset, subset)
+        width=alt.Step(38), height=alt.Step(32), title=subset_title(subset)
     )
 
 
@@ -299,7 +299,7 @@ def reliability(calibration, scaled=None):
 def _reliability_panel(calibration):
     subsets = _test_subsets(list(calibration))
     rows = pd.DataFrame(
-        [bin_ | {"subset": SUBSET_TITLES[s]} for s in subsets for bin_ in calibration[s]],
+        [bin_ | {"subset": subset_title(s)} for s in subsets for bin_ in calibration[s]],
         columns=["subset", "low", "high", "n", "confidence", "accuracy"],
     )
     colour, shape, dash = _subset_scales(subsets)
@@ -358,11 +358,11 @@ def risk_coverage(answers):
         answers: {subset: what `metrics.answers` returns}.
     """
     subsets = _test_subsets(list(answers))
-    curves = _curves((answers[s], {"subset": SUBSET_TITLES[s]}) for s in subsets)
+    curves = _curves((answers[s], {"subset": subset_title(s)}) for s in subsets)
     colour, shape, dash = _subset_scales(subsets)
     chosen = [
         {
-            "subset": SUBSET_TITLES[s],
+            "subset": subset_title(s),
             "coverage": answers[s]["coverage"],
             "risk": 1 - answers[s]["accuracy"]["value"],
         }
@@ -424,7 +424,7 @@ def risk_coverage_of_runs(metrics):
             if subset in m["subsets"]
         )
         panel = _risk_lines(curves, [*looks, alt.Detail("run:N")], run="run")
-        panels.append(panel.properties(width=300, height=260, title=SUBSET_TITLES[subset]))
+        panels.append(panel.properties(width=300, height=260, title=subset_title(subset)))
         areas = {
             run: m["subsets"][subset]["abstention"]["aurc"]
             for run, m in runs.items()
@@ -432,7 +432,7 @@ def risk_coverage_of_runs(metrics):
         }
         best = min(areas, key=areas.get)
         said += (
-            f"; smallest area on {SUBSET_TITLES[subset]} images: {best}, "
+            f"; smallest area on {subset_title(subset)} images: {best}, "
             f"{100 * areas[best]:.1f} %"
         )
     return alt.concat(*panels, columns=3).properties(description=said)
@@ -667,7 +667,7 @@ def accuracy_chart(grid):
     colour, shape, _ = _subset_scales(subsets)
     base = alt.Chart(rows).encode(
         y=y,
-        yOffset=alt.YOffset("subset:N").scale(domain=[SUBSET_TITLES[s] for s in subsets]),
+        yOffset=alt.YOffset("subset:N").scale(domain=[subset_title(s) for s in subsets]),
         color=colour.legend(orient="top"),
         tooltip=_tips(run="run", subset="images", shown="accuracy, %"),
     )
@@ -703,7 +703,7 @@ def _accuracies(grid, subset):
     known = grid.reindex(columns=["run", *columns]).dropna()
     known["shown"] = list(text.shown(known[columns]).iloc[:, 0])
     known.columns = ["run", "accuracy", "low", "high", "shown"]
-    return known.assign(subset=SUBSET_TITLES[subset])
+    return known.assign(subset=subset_title(subset))
 
 
 def pareto_front(cost, score):
@@ -745,7 +745,7 @@ def cost_chart(grid):
         grid: Data frame, as `tables.grid_table` returns it.
     """
     subset = TEST_AUGMENTED if f"{TEST_AUGMENTED}_accuracy_pct" in grid else TEST
-    images = SUBSET_TITLES[subset]
+    images = subset_title(subset)
     runs = _accuracies(grid, subset).join(grid[["backbone", "head", *_COSTS]])
     runs = runs.astype(dict.fromkeys(_COSTS, float) | {"backbone": object, "head": object})
     runs = runs[(runs[list(_COSTS)] > 0).all(axis=1)]

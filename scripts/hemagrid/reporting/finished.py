@@ -41,7 +41,11 @@ def report_finished(config, out):
         "images": names.IMAGES,
         "audit": names.AUDIT,
         "metrics": [names.METRICS.format(run=run) for run in [*planned, *controls]],
-        "predictions": _existing(names.PREDICTIONS, runs),
+        "predictions": [
+            path
+            for subset in grid.evaluated_subsets(config)
+            for path in _existing(names.PREDICTIONS, runs, test_set=subset)
+        ],
         "confusion": _existing(names.CONFUSION, runs),
         "history": _existing(names.HISTORY, runs),
         "codabench": _existing(names.SCORE, config["codabench"]["runs"]),
@@ -129,5 +133,6 @@ def _exists(pattern, **wildcards):
     return Path(pattern.format(**wildcards)).exists()
 
 
-def _existing(pattern, runs):
-    return [pattern.format(run=run) for run in runs if _exists(pattern, run=run)]
+def _existing(pattern, runs, **wildcards):
+    paths = [pattern.format(run=run, **wildcards) for run in runs]
+    return [path for path in paths if Path(path).exists()]

@@ -16,18 +16,18 @@ from hemagrid.config.grid import tunable_backbones
 from hemagrid.evaluation.abstention import TARGET
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
 from hemagrid.evaluation.metrics import best_run, load_metrics, put
+from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.names import (
     HOLDOUT,
-    SUBSET_TITLES,
     TEST,
     TEST_AUGMENTED,
     TUNED_ADAMW,
     TUNED_HEADS,
     VAL,
+    subset_title,
 )
 from hemagrid.reporting import charts, pictures, reference, resources, tables, text
 from hemagrid.reporting.provenance import made_with
-from hemagrid.training.predictions import read_predictions
 from hemagrid.tuning.trials import best_trial, read_trials
 
 GROUPS = 10  # examples of each finding about the data
@@ -58,8 +58,8 @@ def write_report(out, inputs, *, select_by):
         inputs: {name: path or list of paths}. Required are
             - metrics: metrics.json of each run in grid order; a path without a file is a run
               that is missing, which the page says;
-            - predictions, confusion, history: predictions.npz, confusion_matrix.csv and
-              history.csv; the folder of a file names its run;
+            - predictions, confusion, history: predictions of each subset,
+              confusion_matrix.csv and history.csv; the folder of a file names its run;
             - images: the originals, uint8 (N, H, W, 3), and audit: audit.json;
             - heads, winner: tables of `tables.aggregate` and `tables.compare_with_winner`;
             - config: config.yaml, and resources: what `resources.write_usage` wrote.
@@ -77,7 +77,7 @@ def write_report(out, inputs, *, select_by):
     study = _Study(inputs, select_by)
     page = {
         "best": study.answer(),
-        "select_by": SUBSET_TITLES[select_by],
+        "select_by": subset_title(select_by),
         "selected_on_test": select_by != VAL,
         "missing": [run for run, m in study.metrics.items() if m is None],
         "evaluated": sum(m is not None for m in study.metrics.values()),
@@ -87,7 +87,7 @@ def write_report(out, inputs, *, select_by):
             for name in tunable_backbones(study.config)
             if study.config["backbones"][name]["weights"] == "random"
         ],
-        "subset_names": SUBSET_TITLES,
+        "subset_title": subset_title,
         "published": study.published is not None,
         "different": _named(study.made_with[study.made_with["differs"]]),
         "holdout": any(m and HOLDOUT in m["subsets"] for m in study.metrics.values()),
@@ -155,14 +155,14 @@ class _Study:
         self.made_with = made_with(self.metrics)
         self.originals = io.open_images(inputs["images"])
         self.images = {
-            subset: io.open_images(inputs[f"images_{subset}"])
-            for subset in SUBSET_TITLES
-            if f"images_{subset}" in inputs
+            name.removeprefix("images_"): io.open_images(path)
+            for name, path in inputs.items()
+            if name.startswith("images_")
         }
         self.files = {
             name: {Path(path).parent.name: path for path in inputs[name]}
-            for name in ("predictions", "confusion", "history")
-        }
+            for name in ("confusion", "history")
+        } | {"predictions": by_run(inputs["predictions"])}
         self.album = pictures.Album(self.images, PICTURES)
         self.drawn = []
 
@@ -183,21 +183,21 @@ class _Study:
             "run": self.best,
             "scores": [
                 {
-                    "name": SUBSET_TITLES[subset],
+                    "name": subset_title(subset),
                     "n": subsets[subset]["n"],
                     "accuracy": subsets[subset]["accuracy"],
                     "published": _number(theirs.get(f"published_{subset}_pct")),
                 }
-                for subset in SUBSET_TITLES
-                if subset != VAL and subset in subsets
+                for subset in subsets
+                if subset != VAL
             ],
             "published_head": theirs.get("published_head"),
             "compared": winner["run"].nunique(),
             "rivals": [
-                {"images": SUBSET_TITLES[subset], "runs": list(rows["run"])}
+                {"images": subset_title(subset), "runs": list(rows["run"])}
                 for subset, rows in rivals.groupby("subset", sort=False)
             ],
-            "subsets": [SUBSET_TITLES[subset] for subset in winner["subset"].unique()],
+            "subsets": [subset_title(subset) for subset in winner["subset"].unique()],
             "differences": text.shown(winner.drop(columns="compared_with")),
         }
 
@@ -303,7 +303,7 @@ class _Study:
             verdicts.append(
                 {
                     "verdict": f"{subject} {_VERDICTS[row.verdict]}",
-                    "images": SUBSET_TITLES[row.subset],
+                    "images": subset_title(row.subset),
                     "other": row.compared_with,
                     "gain": f"{row.gain_points:+z.1f} points "
                     f"({row.gain_points_low:+z.1f} to {row.gain_points_high:+z.1f})",
@@ -327,7 +327,7 @@ class _Study:
         return {
             "verdicts": verdicts,
             "gain": text.shown(gain.drop(columns="verdict")),
-            "chosen_by": SUBSET_TITLES.get(chosen_by),
+            "chosen_by": ranking and subset_title(chosen_by),
             "on_test": chosen_by.startswith(TEST),
             "finalists": finalists["finalists"],
             "ranking": text.shown(pd.DataFrame(ranking)),
@@ -379,7 +379,7 @@ class _Study:
                         continue
                     labels, probabilities, _ = answers[subset]
                     if len(labels) != len(self.images[subset]):
-                        entry["stale"].append(SUBSET_TITLES[subset])
+                        entry["stale"].append(subset_title(subset))
                         continue
                     chosen = self.album.cells(subset, labels, probabilities, PER_CELL)
                     entry["cells"][subset] = {
@@ -423,7 +423,7 @@ class _Study:
             )
         return {
             "run": table["run"].iloc[0],
-            "images": SUBSET_TITLES[table["subset"].iloc[0]],
+            "images": subset_title(table["subset"].iloc[0]),
             "classes": classes,
         }
 

@@ -6,8 +6,9 @@ import pandas as pd
 
 from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
 from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
+from hemagrid.evaluation.predictions import by_run
 from hemagrid.io import read_json, read_sparse, write_table, write_text
-from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, TUNED_HEADS, VAL
+from hemagrid.names import TEST, TEST_AUGMENTED, TUNED_HEADS, VAL, subset_title
 from hemagrid.reporting.reference import part
 from hemagrid.reporting.text import SCORES, aligned, listed, shorten, shown, spell
 
@@ -61,7 +62,7 @@ def grid_table(metrics, codabench=None):
         accuracy) is in percentage points, `_low` and `_high` bound 95 % intervals.
     """
     known = [m for m in metrics.values() if m]
-    subsets = [s for s in SUBSET_TITLES if any(s in m["subsets"] for m in known)]
+    subsets = list(dict.fromkeys(subset for m in known for subset in m["subsets"]))
     columns = ["run", "kind", "backbone", "head"]
     for subset in subsets:
         for score in SCORES:
@@ -240,7 +241,7 @@ def headline(table):
     for subset in (TEST, TEST_AUGMENTED):
         if f"{subset}_accuracy_pct" in table:
             spelled = shown(table[with_bounds(f"{subset}_accuracy_pct")])
-            columns[f"{SUBSET_TITLES[subset]} %"] = list(spelled.iloc[:, 0])
+            columns[f"{subset_title(subset)} %"] = list(spelled.iloc[:, 0])
     for title, name in (("params", "parameters"), ("train time", "training_seconds")):
         columns[title] = [spell(value, name) for value in table[name]]
     return aligned(columns, zip(*columns.values(), strict=True))
@@ -282,9 +283,7 @@ def compare_with_winner(inputs, out, settings):
         InputError: A run did not predict on the same images as the winner.
     """
     metrics = load_metrics(inputs["metrics"])
-    paths = map(Path, inputs["predictions"])
-    predictions = {path.parent.name: path for path in paths if path.exists()}
-    table = winner_table(metrics, predictions, **settings)
+    table = winner_table(metrics, by_run(inputs["predictions"]), **settings)
     write(table, out["winner"])
 
 
@@ -310,7 +309,7 @@ def compare_tuned(inputs, out, settings, published):
     """
     metrics = load_metrics(inputs["metrics"])
     heads = {Path(path).stem: read_json(path) for path in inputs["heads"]}
-    predictions = {Path(path).parent.name: path for path in inputs["predictions"]}
+    predictions = by_run(inputs["predictions"])
     scores = codabench_scores(settings["codabench"], inputs.get("codabench", ()))
     written = {
         "heads": tuned_heads_table(heads, published),

@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 import pandas as pd
 
-from hemagrid.names import SUBSET_TITLES
+from hemagrid.names import SUBSET_TITLES, subset_title
 
 DASH = "\N{EN DASH}"  # stands for what is missing
 TRAINING_TIME = "training time, without embedding and search"
@@ -88,7 +88,7 @@ def shown(table):
             ]
         if name == "local_score_pct":
             cells = [
-                cell if cell == DASH else f"{cell} ({SUBSET_TITLES.get(of, PurePath(of).name)})"
+                cell if cell == DASH else f"{cell} ({subset_title(PurePath(of).name)})"
                 for cell, of in zip(cells, table["local_score_set"], strict=True)
             ]
         columns[heading(name)] = cells
@@ -97,11 +97,13 @@ def shown(table):
 
 def heading(name):
     """Spell the name of a column: "test_accuracy_pct" becomes "test accuracy, %"."""
-    for subset, subset_name in SUBSET_TITLES.items():
-        for score, score_name in SCORES.items():
-            if name == f"{subset}_{score}_pct":
-                return f"{subset_name} {score_name}, %"
-    return _HEADINGS.get(name, name)
+    if name in _HEADINGS:
+        return _HEADINGS[name]
+    for score, score_name in SCORES.items():
+        subset = name.removesuffix(f"_{score}_pct")
+        if subset != name and not subset.endswith("_balanced"):
+            return f"{subset_title(subset)} {score_name}, %"
+    return name
 
 
 def spell(value, column):
@@ -188,5 +190,5 @@ _SPELLINGS = {
     "temperature": "{:.2f}".format,
     "p_value": p_text,
     "p_holm": p_text,
-    "subset": lambda name: SUBSET_TITLES.get(name, name),
+    "subset": subset_title,
 }

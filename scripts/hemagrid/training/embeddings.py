@@ -17,6 +17,7 @@ from hemagrid.names import LEARNED, TRAIN
 from hemagrid.training import backend, checkpoints
 from hemagrid.training.environment import environment
 
+TIMED = 15  # batches whose median time makes the speed of a network
 BATCH = 64  # fixed, because features differ in the last bit between batch sizes
 
 
@@ -43,6 +44,21 @@ def batches(model, array, batch_size=BATCH):
 def predict(model, array, batch_size=BATCH):
     """Return a model's outputs for a whole array, float32, in memory."""
     return np.concatenate([outputs for _, outputs in batches(model, array, batch_size)])
+
+
+def throughput(model, images):
+    """Measure how many images per second pass through a model in full batches.
+
+    Args:
+        model: The model from images on.
+        images: uint8 (N, S, S, 3). At most `TIMED` batches of them are used.
+    """
+    seconds, started = [], time.perf_counter()
+    for _ in batches(model, images[: TIMED * BATCH]):
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    # Of the median batch, because the first one may include tracing.
+    return BATCH / float(np.median(seconds))
 
 
 def write_features(

@@ -1,7 +1,6 @@
 """Training one run of the grid, from files to files."""
 
 import functools
-import time
 from pathlib import Path
 
 import keras
@@ -13,7 +12,6 @@ from hemagrid.models.cnns import build_cnn
 from hemagrid.names import FEATURE_EXTRACTION, FINETUNE_ALL, FINETUNE_TOP, LEARNED, TRAIN, VAL
 from hemagrid.training import backend, checkpoints, embeddings
 from hemagrid.training.environment import environment
-from hemagrid.training.predictions import write_predictions
 from hemagrid.training.trainer import Examples, Phase, Trainer
 from hemagrid.training.transfer import train_transfer
 
@@ -26,14 +24,14 @@ def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
     Args:
         run: Name of the run.
         settings: What `config.grid.run_settings` gives.
-        inputs: Paths `images_{subset}` and `table_{subset}` of each subset; for a transfer run
-            also `weights`, `embeddings_{train,val}` and `activations_{train,val}`; for a tuned
-            run also `head`, the JSON that its search wrote.
+        inputs: Paths `images_{train,val}` and `table_{train,val}`; for a transfer run also
+            `weights`, `embeddings_{train,val}` and `activations_{train,val}`; for a tuned run
+            also `head`, the JSON that its search wrote.
         out: Paths of `model`, which takes pixels 0-255 and has no optimizer state, `history`
-            (see `Trainer`), `predictions`, and `cost`, which is written last: the `key` of it
-            all, `environment`, `parameters`, `images_per_second` (through the network in
-            batches of 64), `phases` ({name: {epochs, seconds}}), and `seconds`, `cpu_seconds`
-            and `peak_memory_mib` of all processes that worked on the run.
+            (see `Trainer`), and `cost`, which is written last: the `key` of it all,
+            `environment`, `parameters`, `images_per_second` (through the network in batches of
+            64), `phases` ({name: {epochs, seconds}}), and `seconds`, `cpu_seconds` and
+            `peak_memory_mib` of all processes that worked on the run.
         folder: Where checkpoints lie until the results are complete.
 
     Raises:
@@ -49,13 +47,12 @@ def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
 
 
 def _train(run, settings, inputs, out, checkpoint):
-    """Train the run, then predict every subset but the training set and write all files."""
-    subsets = [name.removeprefix("table_") for name in inputs if name.startswith("table_")]
-    tables = {name: io.read_table(inputs[f"table_{name}"]) for name in subsets}
-    images = {name: io.open_images(inputs[f"images_{name}"]) for name in subsets}
+    """Train the run and write all files."""
+    tables = {name: io.read_table(inputs[f"table_{name}"]) for name in LEARNED}
+    images = {name: io.open_images(inputs[f"images_{name}"]) for name in LEARNED}
     labels = {name: table["label"].to_numpy() for name, table in tables.items()}
-    class_names = io.class_names(tables[TRAIN])
-    image_size, classes, seed = images[TRAIN].shape[1], len(class_names), settings["seed"]
+    classes = len(io.class_names(tables[TRAIN]))
+    image_size, seed = images[TRAIN].shape[1], settings["seed"]
     backend.begin(seed, settings["training"]["precision"])
     made_with = environment("train")
     if settings["kind"] == "cnn":
@@ -96,18 +93,6 @@ def _train(run, settings, inputs, out, checkpoint):
 
     checkpoint.still_ours()
     Path(out["cost"]).unlink(missing_ok=True)
-    predictions, seconds = {}, []
-    for name in subsets:
-        if name == TRAIN:
-            continue
-        outputs, started = [], time.perf_counter()
-        for _, probabilities in embeddings.batches(model, images[name]):
-            outputs.append(probabilities)
-            seconds.append(time.perf_counter() - started)
-            started = time.perf_counter()
-        groups = tables[name]["group"].to_numpy()
-        predictions[name] = (labels[name], np.concatenate(outputs), groups)
-    write_predictions(out["predictions"], class_names, predictions)
     io.write_table(out["history"], pd.DataFrame(trainer.history))
     with io.replacing(out["model"]) as temporary:
         # A model that was never compiled carries no optimizer.
@@ -118,8 +103,7 @@ def _train(run, settings, inputs, out, checkpoint):
             "key": checkpoint.key,
             "environment": made_with,
             "parameters": model.count_params(),
-            # Of the median batch, because the first one may include tracing.
-            "images_per_second": embeddings.BATCH / float(np.median(seconds)),
+            "images_per_second": embeddings.throughput(model, images[VAL]),
             "phases": trainer.cost(),
             **checkpoint.spent(),
         },

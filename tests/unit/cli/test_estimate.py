@@ -24,10 +24,11 @@ def test_seconds_by_hand(config):
         "feature_extraction": 10 * 1800 / 5000,
         "finetune_top": 5 * (1800 / 50 + 600 / 100),
         "finetune_all": 2 * (1800 / 4 + 600 / 20 + 600 / 100),
-        "predictions": 2000 / 20 + 2000 / 100,
         "start and tracing": 5 + 1 + 2 + 3 + 10,
     }
     assert estimate.seconds(TRAIN, "cpu") == pytest.approx(sum(by_phase.values()))
+    predict = Job("predict", {"run": "vgg16_cfg1"}, "gpu", 120)
+    assert estimate.seconds(predict, "cpu") == pytest.approx(5 + 1 + 2000 / 20 + 2000 / 100)
     assert estimate.seconds(Job("evaluate", {"run": "vgg16_cfg1"}, "local", 10), "cpu") is None
 
 
@@ -47,7 +48,7 @@ def test_a_phase_without_epochs_costs_nothing(tmp_path, config):
         "finetune_top": {"epochs": 0},
     }
     estimate = Estimate(config | {"training": training}, IMAGES, measured())
-    expected = 10 * 1800 / 5000 + 2000 / 20 + 2000 / 100 + 5 + 1 + 2
+    expected = 10 * 1800 / 5000 + 5 + 2
     assert estimate.seconds(TRAIN, "cpu") == pytest.approx(expected)
 
 
@@ -101,7 +102,7 @@ def test_storage_by_hand(config):
         "results/trunks/": 2400 * 6 * 6 * 512 * 4,
         "results/embeddings/": 2400 * 512 * 4,
         "results/*/model.keras": 4 * runs,
-        "results/*/predictions.npz": 3 * 2000 * (8 + 8 + 4 * 8),
+        "results/*/predictions/*.npz": 3 * 2000 * (8 + 8 + 4 * 8),
         "checkpoints/": 8 * 4 * runs,
     }
 

@@ -50,10 +50,10 @@ def test_gpu_jobs_go_by_the_users_own_table(config, tmp_path, monkeypatch):
     text = plan.describe([augment, TRAIN], config, tmp_path)
     assert "ONE CPU core" not in text
     *_, cores, gpus = jobs_of(text)["train"]
-    # (3.6 + 210 + 972 + 120) / 100 + 21 seconds: threads do not count on a GPU.
+    # (3.6 + 210 + 972) / 100 + 21 seconds: threads do not count on a GPU.
     assert cores == "-" and gpus == "0.01"
     seconds = Estimate(config, IMAGES, speeds.read_speeds(tmp_path)).seconds(TRAIN, "gpu")
-    assert seconds == pytest.approx((3.6 + 210 + 972 + 120) / 100 + 21)
+    assert seconds == pytest.approx((3.6 + 210 + 972) / 100 + 21)
 
 
 def test_a_job_longer_than_it_asks_for_is_named(config, tmp_path):

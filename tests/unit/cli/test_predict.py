@@ -5,11 +5,11 @@ from io import StringIO
 
 import numpy as np
 import pytest
+from answers import write_answers
 from PIL import Image
 
 from hemagrid.cli import predict
 from hemagrid.models import cnns
-from hemagrid.training.predictions import write_predictions
 
 CLASSES = ["basophil", "ig, immature", "platelet"]
 SIZE = 16
@@ -23,8 +23,8 @@ def study(tmp_path):
     results = tmp_path / "study" / "results" / RUN
     results.mkdir(parents=True)
     cnns.build_cnn(CNN, SIZE, len(CLASSES)).save(results / "model.keras")
-    subsets = {"test": (np.zeros(1), np.eye(3)[:1], np.zeros(1))}
-    write_predictions(results / "predictions.npz", CLASSES, subsets)
+    subsets = {"val": (np.zeros(1), np.eye(3)[:1], np.zeros(1))}
+    write_answers(results / "predictions", CLASSES, subsets)
     return tmp_path / "study"
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from answers import write_answers
 from scipy import stats
 
 from hemagrid.errors import InputError
@@ -13,7 +14,6 @@ from hemagrid.evaluation.comparisons import (
     winner_table,
 )
 from hemagrid.evaluation.statistics import holm, paired
-from hemagrid.training.predictions import write_predictions
 
 N = 200
 # Right answers of 200 on the test images, and of 400 on their augmented copies.
@@ -64,10 +64,7 @@ METRICS = {run: metrics_of(run, subsets_of(run)) for run in RIGHT}
 @pytest.fixture(scope="module")
 def predictions(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
-    paths = {run: root / run / "predictions.npz" for run in RIGHT}
-    for run, path in paths.items():
-        write_predictions(path, ["a", "b", "c"], subsets_of(run))
-    return paths
+    return {run: write_answers(root / run, ["a", "b", "c"], subsets_of(run)) for run in RIGHT}
 
 
 def differences(run, other, subset):
@@ -137,9 +134,9 @@ def test_what_is_missing_has_no_row(predictions, tmp_path):
     assert "baseline_cnn" not in set(winner_table(unknown, predictions, **SETTINGS)["run"])
     # A subset that only the winner predicted on
     part = {"test_augmented": subsets_of("vgg16_cfg1")["test_augmented"]}
-    write_predictions(tmp_path / "x.npz", ["a", "b", "c"], part)
+    paths = write_answers(tmp_path, ["a", "b", "c"], part)
     metrics = {"vgg16_cfg2": METRICS["vgg16_cfg2"], "x": metrics_of("x", part)}
-    table = winner_table(metrics, predictions | {"x": tmp_path / "x.npz"}, **SETTINGS)
+    table = winner_table(metrics, predictions | {"x": paths}, **SETTINGS)
     assert list(table["subset"]) == ["test_augmented"]
 
 
@@ -180,11 +177,10 @@ def written(folder, subset, groups=None, **right):
     """Write the answers of runs to images of one class; `right` holds bool (n,) by run."""
     paths = {}
     for run, answers in right.items():
-        paths[run] = folder / f"{run}.npz"
         rows = np.eye(2)[(~np.asarray(answers)).astype(int)]
         n = len(rows)
         parts = (np.zeros(n, int), rows, np.arange(n) if groups is None else groups)
-        write_predictions(paths[run], ["a", "b"], {subset: parts})
+        paths[run] = write_answers(folder / run, ["a", "b"], {subset: parts})
     return paths
 
 
@@ -243,7 +239,7 @@ def test_words_and_intervals_never_contradict(tmp_path):
 def test_runs_on_other_images_are_refused(predictions, tmp_path):
     labels, probabilities, groups = subsets_of("vgg16_cfg1")["test"]
     subset = (labels, probabilities, groups[::-1])
-    write_predictions(tmp_path / "x.npz", ["a", "b", "c"], {"test": subset})
-    paths = predictions | {"vgg16_cfg1": tmp_path / "x.npz"}
+    found = write_answers(tmp_path, ["a", "b", "c"], {"test": subset})
+    paths = predictions | {"vgg16_cfg1": found}
     with pytest.raises(InputError, match="vgg16_cfg1 and vgg16_cfg2 .* same test images"):
         winner_table(METRICS, paths, **SETTINGS)

@@ -33,9 +33,9 @@ def subsets(tmp_path):
 
 
 def evaluated(name, subsets, out):
-    write_control(name, {key: subsets[key] for key in ("train", "test")}, 42, out)
+    write_control(name, {key: subsets[key] for key in ("train", "test")}, 42, {"test": out})
     content, _ = evaluate(
-        out,
+        [out],
         run=name,
         kind="control",
         backbone=None,
@@ -49,7 +49,7 @@ def evaluated(name, subsets, out):
 
 
 def test_the_majority_class_scores_its_share(tmp_path, subsets):
-    test = evaluated("majority_class", subsets, tmp_path / "p.npz")
+    test = evaluated("majority_class", subsets, tmp_path / "test.npz")
     share = (pd.read_csv(subsets["test"])["label"] == 1).mean()
     assert test["accuracy"]["value"] == pytest.approx(share)
     assert test["balanced_accuracy"]["value"] == pytest.approx(1 / 3)
@@ -57,14 +57,14 @@ def test_the_majority_class_scores_its_share(tmp_path, subsets):
 
 
 def test_random_labels_score_chance(tmp_path, subsets):
-    test = evaluated("random_labels", subsets, tmp_path / "p.npz")
+    test = evaluated("random_labels", subsets, tmp_path / "test.npz")
     assert test["balanced_accuracy"]["value"] == pytest.approx(1 / 3, abs=0.05)
     assert test["auc"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_groups_are_those_of_near_duplicates(tmp_path, subsets):
-    evaluated("random_labels", subsets, tmp_path / "p.npz")
-    groups = np.load(tmp_path / "p.npz")["test_groups"]
+    evaluated("random_labels", subsets, tmp_path / "test.npz")
+    groups = np.load(tmp_path / "test.npz")["groups"]
     assert (groups == pd.read_csv(subsets["test"])["group"]).all()
 
 
@@ -83,6 +83,6 @@ def test_a_subsets_random_labels_do_not_depend_on_the_others():
 
 def test_an_unknown_control_is_refused(tmp_path, subsets):
     with pytest.raises(InputError, match="majority_class, random_labels"):
-        write_control("coin", {"train": subsets["train"]}, 42, tmp_path / "p.npz")
-    assert not (tmp_path / "p.npz").exists()
+        write_control("coin", {"train": subsets["train"]}, 42, tmp_path / "test.npz")
+    assert not (tmp_path / "test.npz").exists()
     assert list(CONTROLS) == ["majority_class", "random_labels"]

@@ -3,12 +3,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from answers import write_answers
 
 from hemagrid.errors import InputError
 from hemagrid.evaluation import gradcam, inference
 from hemagrid.io import read_table, write_json
 from hemagrid.models.cnns import build_cnn
-from hemagrid.training.predictions import write_predictions
 from hemagrid.training.transfer import TransferModel
 
 SIZE = 24
@@ -231,14 +231,15 @@ def study(tmp_path, draw):
             continue
         # Empty files: only those of the best run are read.
         (folder / "model.keras").touch()
-        (folder / "predictions.npz").touch()
+        (folder / "predictions").mkdir()
+        (folder / "predictions" / "test_augmented.npz").touch()
         inputs["models"].append(str(folder / "model.keras"))
-        inputs["predictions"].append(str(folder / "predictions.npz"))
+        inputs["predictions"].append(str(folder / "predictions" / "test_augmented.npz"))
     build_cnn(CNN, SIZE, 3).save(inputs["models"][1])
     # Right, platelet instead of basophil, right, right; no platelets.
     probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0, 0.9], [0, 0.75, 0.25], [0, 1, 0]])
     answers = {"test_augmented": (labels, probabilities, np.arange(4))}
-    write_predictions(inputs["predictions"][1], CLASSES, answers)
+    write_answers(Path(inputs["predictions"][1]).parent, CLASSES, answers)
     return inputs | {"images": str(images)}
 
 

@@ -1,17 +1,22 @@
 import json
+import logging
 import os
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from answers import write_answers
 from PIL import Image
 
+from hemagrid import io
 from hemagrid.errors import InputError
 from hemagrid.evaluation import inference
+from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.models import cnns
 from hemagrid.training import embeddings
-from hemagrid.training.predictions import write_predictions
 
+FILES = (("images", "npy"), ("table", "csv"))
 CLASSES = ["basophil", "ig, immature", "platelet"]
 SIZE = 16
 RUN = "tiny_cnn"
@@ -30,8 +35,8 @@ def study(tmp_path_factory):
     results = folder / "results" / RUN
     results.mkdir(parents=True)
     network.save(results / "model.keras")
-    subsets = {"test": (np.zeros(1), np.eye(3)[:1], np.zeros(1))}
-    write_predictions(results / "predictions.npz", CLASSES, subsets)
+    subsets = {"val": (np.zeros(1), np.eye(3)[:1], np.zeros(1))}
+    write_answers(results / "predictions", CLASSES, subsets)
     return folder, network
 
 
@@ -137,3 +142,44 @@ def test_a_model_that_does_not_load_is_refused(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"not a zip")
     with pytest.raises(InputError, match="model.keras: Keras .* cannot load it"):
         list(inference.classify(tmp_path, [tmp_path / "a.png"], None))
+
+
+@pytest.fixture
+def sets(study, tmp_path, draw):
+    """Inputs and outputs of `predict_run` for two test sets; the second lacks a class."""
+    inputs = {"model": study[0] / "results" / RUN / "model.keras"}
+    for name, labels in {"train": [0, 1, 2], "test": [2, 0, 1, 1], "raabin": [2, 0]}.items():
+        table = {"label": labels, "class_name": [CLASSES[k] for k in labels], "group": 7}
+        io.write_table(tmp_path / f"{name}.csv", pd.DataFrame(table))
+        np.save(tmp_path / f"{name}.npy", draw(labels, SIZE))
+        inputs |= {f"{kind}_{name}": tmp_path / f"{name}.{suffix}" for kind, suffix in FILES}
+    return inputs, {name: tmp_path / "out" / f"{name}.npz" for name in ("test", "raabin")}
+
+
+def test_another_test_set_costs_its_own_predictions_alone(study, sets, caplog, draw):
+    caplog.set_level(logging.INFO, "hemagrid")
+    inputs, out = sets
+    inference.predict_run(RUN, inputs, {"test": out["test"]}, "float32")
+    names, found = read_predictions([out["test"]])
+    assert names == CLASSES
+    labels, probabilities, groups = found["test"]
+    assert (list(labels), list(groups)) == ([2, 0, 1, 1], [7] * 4)
+    expected = embeddings.predict(study[1], np.load(inputs["images_test"]))
+    np.testing.assert_array_equal(probabilities, expected)
+
+    def changed():
+        before = {path: path.stat().st_mtime_ns for path in out.values() if path.exists()}
+        inference.predict_run(RUN, inputs, out, "float32")
+        return [n for n, p in out.items() if before.get(p) != p.stat().st_mtime_ns]
+
+    assert changed() == ["raabin"]
+    assert f"{RUN}: predicted already: test" in caplog.text
+    assert changed() == []
+    np.save(inputs["images_raabin"], draw([1, 0], SIZE))
+    assert changed() == ["raabin"]
+    out["test"].write_bytes(out["test"].read_bytes()[:-50])
+    assert changed() == ["test"]
+    network = keras.models.clone_model(study[1])
+    inputs["model"] = out["test"].with_name("model.keras")
+    network.save(inputs["model"])
+    assert changed() == ["test", "raabin"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from answers import write_answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -24,7 +25,6 @@ from hemagrid.evaluation.metrics import (
     scores_with_intervals,
 )
 from hemagrid.io import read_json, write_json
-from hemagrid.training.predictions import write_predictions
 
 NAMES = ["basophil", "ig", "platelet"]
 
@@ -53,15 +53,14 @@ def run_evaluate(path, **changes):
 
 def write(path, labels, probabilities, groups=None, names=NAMES):
     groups = np.arange(len(labels)) if groups is None else groups
-    write_predictions(path, names, {"test": (labels, probabilities, groups)})
-    return path
+    return write_answers(path, names, {"test": (labels, probabilities, groups)})
 
 
 def test_metrics_equal_scikit_learn(tmp_path):
     labels, probabilities = draw(np.random.default_rng(1), 300)
     predicted = probabilities.argmax(axis=1)
     cost = {"parameters": 7}
-    path = write(tmp_path / "predictions.npz", labels, probabilities)
+    path = write(tmp_path / "predictions", labels, probabilities)
     content, confusion = run_evaluate(path, cost=cost)
     test = content["subsets"]["test"]
 
@@ -98,15 +97,15 @@ def test_metrics_equal_scikit_learn(tmp_path):
 def test_validation_decides_what_test_images_are_answered(tmp_path):
     rng = np.random.default_rng(5)
     (val, on_val), (test, on_test) = (draw(rng, n, signal=3) for n in (400, 300))
-    write_predictions(
-        tmp_path / "predictions.npz",
+    paths = write_answers(
+        tmp_path,
         NAMES,
         {
             "val": (val, on_val, np.arange(400)),
             "test": (test, on_test, np.repeat(np.arange(100), 3)),
         },
     )
-    content, _ = run_evaluate(tmp_path / "predictions.npz")
+    content, _ = run_evaluate(paths)
     scores = content["subsets"]["test"]
     said = scores["abstention"]
     # The threshold is the lowest that serves on validation images.
@@ -177,7 +176,7 @@ MANY_CLASSES = """
 import re, sys
 import numpy as np
 from hemagrid.evaluation.metrics import evaluate_run
-from hemagrid.training.predictions import write_predictions
+from hemagrid.evaluation.predictions import write_predictions
 folder, k, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rng = np.random.default_rng(0)
 labels = np.arange(rows) % k
@@ -185,11 +184,11 @@ answers = rng.random((rows, k), dtype="float32")
 answers[np.arange(rows), labels] += rng.random(rows) < 0.5
 answers /= answers.sum(axis=1, keepdims=True)
 names = [f"class {c}" for c in range(k)]
-write_predictions(f"{folder}/p.npz", names, {"test": (labels, answers, np.arange(rows))})
+write_predictions(f"{folder}/test.npz", names, labels, answers, np.arange(rows))
 del answers
 evaluate_run(
     {"run": "r", "kind": "cnn", "backbone": None, "head": None},
-    {"predictions": f"{folder}/p.npz"},
+    {"predictions": [f"{folder}/test.npz"]},
     {"metrics": f"{folder}/m.json", "confusion": f"{folder}/c.csv"},
     bootstrap=2000, calibration_bins=15, seed=1,
 )
@@ -287,9 +286,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(truth):
 def test_copies_of_one_image_widen_the_interval(tmp_path):
     labels, probabilities = draw(np.random.default_rng(3), 150, signal=1.0)
     copies = np.repeat(np.arange(150), 4)
-    path = tmp_path / "p.npz"
-    write_predictions(
-        path,
+    path = write_answers(
+        tmp_path,
         NAMES,
         {
             "test": (labels[copies], probabilities[copies], np.arange(600)),
@@ -308,7 +306,7 @@ def test_copies_of_one_image_widen_the_interval(tmp_path):
 
 
 def test_the_seed_decides(tmp_path):
-    path = write(tmp_path / "p.npz", *draw(np.random.default_rng(5), 80))
+    path = write(tmp_path, *draw(np.random.default_rng(5), 80))
     assert run_evaluate(path)[0] == run_evaluate(path)[0]
     assert run_evaluate(path)[0] != run_evaluate(path, seed=43)[0]
 
@@ -317,7 +315,7 @@ def test_a_class_without_rows_has_no_auc_and_that_is_told(tmp_path, caplog):
     caplog.set_level(logging.INFO, "hemagrid")
     labels, probabilities = draw(np.random.default_rng(7), 60)
     present = labels != 2
-    path = write(tmp_path / "p.npz", labels[present], probabilities[present])
+    path = write(tmp_path, labels[present], probabilities[present])
     out = {"metrics": tmp_path / "m.json", "confusion": tmp_path / "c.csv"}
     description = {"run": "vgg16_cfg1", "kind": "transfer", "backbone": "b", "head": "cfg1"}
     settings = {"bootstrap": 50, "calibration_bins": 15, "seed": 42}
@@ -342,7 +340,7 @@ def test_odd_subsets_are_evaluated(tmp_path, case):
     else:
         keep = labels == 1 if case == "one class" else np.arange(60) == 0
         labels, probabilities = labels[keep], probabilities[keep]
-    path = write(tmp_path / "p.npz", labels, probabilities)
+    path = write(tmp_path, labels, probabilities)
     content, _ = run_evaluate(path)
     write_json(tmp_path / "metrics.json", content)  # refuses NaN
     test = content["subsets"]["test"]
@@ -394,7 +392,7 @@ def test_bins_of_confidence_hold_every_row_once(seed, n, bins):
 
 
 def test_the_calibration_error_is_that_of_the_bins_beside_it(tmp_path):
-    path = write(tmp_path / "p.npz", *draw(np.random.default_rng(12), 400))
+    path = write(tmp_path, *draw(np.random.default_rng(12), 400))
     test = run_evaluate(path)[0]["subsets"]["test"]
     bins = test["calibration"]
     assert sum(b["n"] for b in bins) == test["n"] == 400
@@ -403,7 +401,7 @@ def test_the_calibration_error_is_that_of_the_bins_beside_it(tmp_path):
 
 
 def test_the_confusion_table_is_long_and_complete(tmp_path):
-    path = write(tmp_path / "p.npz", *draw(np.random.default_rng(11), 12))
+    path = write(tmp_path, *draw(np.random.default_rng(11), 12))
     _, confusion = run_evaluate(path)
     assert list(confusion.columns) == ["subset", "true", "predicted", "count"]
     assert len(confusion) == 9 and confusion["count"].sum() == 12

@@ -51,7 +51,7 @@ def test_it_names_what_is_missing_and_touches_nothing_else(folder, config):
 
 def test_a_file_of_a_run_that_is_not_there_yet_does_no_harm(folder, config):
     for path in (names.CONFUSION, names.HISTORY, names.PREDICTIONS):
-        Path(path.format(run="vgg16_cfg1")).unlink()
+        Path(path.format(run="vgg16_cfg1", test_set=names.TEST)).unlink()
     for path in (names.FINALISTS, names.STUDY, names.CHECKSUMS, names.EXPLAINED_TABLE):
         Path(path).unlink()
     Path(names.SUBSET_IMAGES.format(subset=names.TEST)).unlink()

@@ -12,6 +12,7 @@ import yaml
 from made_study import ENVIRONMENT, make_study
 
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
+from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.io import open_images, read_json, write_json, write_table, write_text
 from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, VAL
 from hemagrid.reporting import page as reporting
@@ -19,7 +20,6 @@ from hemagrid.reporting.page import write_report
 from hemagrid.reporting.pictures import mistakes, picture
 from hemagrid.reporting.resources import write_usage
 from hemagrid.reporting.text import DASH, TRAINING_TIME
-from hemagrid.training.predictions import read_predictions
 
 # Would end the script of the page's data if it were not escaped there.
 MARKUP = '</script><script>alert("x")</script> & <b>co</b>'
@@ -708,7 +708,7 @@ def test_a_cell_of_a_matrix_opens_its_own_images(study):
     assert set(cells) == set(EVALUATED) and len(pictures) == len(set(pictures))
     images = {s: open_images(study.inputs[f"images_{s}"]) for s in TESTS}
     for run in TRAINED:
-        _, subsets = read_predictions(study.results / run / "predictions.npz")
+        _, subsets = read_predictions((study.results / run).glob("predictions/*"))
         for subset in TESTS:
             labels, probabilities, _ = subsets[subset]
             uris = [picture(image) for image in images[subset]]
@@ -729,7 +729,7 @@ def test_a_cell_of_a_matrix_opens_its_own_images(study):
 def test_the_winner_chooses_its_pictures_first(study):
     # So that it has the most confident ones, whatever the others have.
     winner = study.page.by_id("runs").find("details").get("id").removeprefix("run-")
-    _, subsets = read_predictions(study.results / winner / "predictions.npz")
+    _, subsets = read_predictions((study.results / winner).glob("predictions/*"))
     labels, probabilities, _ = subsets["test"]
     right = (labels == 1) & (probabilities.argmax(axis=1) == 1)
     surest = np.sort(100 * probabilities[right].max(axis=1))[::-1][:6]
@@ -755,7 +755,7 @@ def test_a_full_album_leaves_cells_without_pictures(study, small, monkeypatch):
 def test_the_most_confident_mistakes_are_shown(study):
     images = open_images(study.inputs["images_test"])
     for run in TRAINED:
-        _, subsets = read_predictions(study.results / run / "predictions.npz")
+        _, subsets = read_predictions((study.results / run).glob("predictions/*"))
         labels, probabilities, _ = subsets["test"]
         rows = mistakes(labels, probabilities, 12)
         figures = study.page.by_id(f"run-{run}").findall(".//figure[@class='narrow']")

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from answers import write_answers
 from made_study import some_trials
 
 from hemagrid.evaluation.metrics import best_run, evaluate
@@ -22,7 +23,6 @@ from hemagrid.reporting.tables import (
     write,
 )
 from hemagrid.reporting.text import DASH, shown
-from hemagrid.training.predictions import write_predictions
 
 APPLICATIONS = {"vgg16": "VGG16", "convnext": "ConvNeXtBase"}
 PUBLISHED = reference.published(
@@ -275,8 +275,8 @@ def compared(tmp_path_factory):
     labels = np.arange(N) % 3
     repeated, groups = np.repeat(labels, 2), np.arange(2 * N) // 2
     for place, (run, (test, augmented)) in enumerate(SKILL.items()):
-        write_predictions(
-            root / run / "predictions.npz",
+        paths = write_answers(
+            root / run / "predictions",
             ["a", "b", "c"],
             {
                 "val": (labels, answers(labels, test), np.arange(N)),
@@ -286,7 +286,7 @@ def compared(tmp_path_factory):
         )
         backbone, head = run.split("_", 1)
         content, _ = evaluate(
-            root / run / "predictions.npz",
+            paths,
             run=run,
             kind="transfer",
             backbone=backbone,
@@ -310,7 +310,11 @@ def compared(tmp_path_factory):
             write_json(root / "tuning" / f"{run}.json", summary)
     return root, lambda runs: {
         "metrics": [root / run / "metrics.json" for run in runs],
-        "predictions": [root / run / "predictions.npz" for run in runs],
+        "predictions": [
+            root / run / "predictions" / f"{subset}.npz"
+            for run in runs
+            for subset in ("val", "test", "test_augmented")
+        ],
         "heads": [root / "tuning" / f"{run}.json" for run in runs if "tuned" in run],
     }
 

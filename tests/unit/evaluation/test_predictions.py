@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hemagrid.errors import InputError
-from hemagrid.training.predictions import read_predictions, write_predictions
+from hemagrid.evaluation.predictions import read_predictions, write_predictions
 
 NAMES = ["basophil", "ig", "platelet"]
 
@@ -15,15 +15,15 @@ def answers(n=20, k=3):
 
 def write(path, labels, probabilities, groups=None, names=NAMES):
     groups = np.arange(len(labels)) if groups is None else groups
-    write_predictions(path, names, {"test": (labels, probabilities, groups)})
+    write_predictions(path, names, labels, probabilities, groups)
     return path
 
 
 def test_predictions_survive_the_file(tmp_path):
     labels, probabilities = answers()
     names = ["a & b", "<i>ß</i>", "c"]
-    path = write(tmp_path / "p.npz", labels, probabilities, names=names)
-    read_names, subsets = read_predictions(path)
+    path = write(tmp_path / "test.npz", labels, probabilities, names=names)
+    read_names, subsets = read_predictions([path])
     assert read_names == names and list(subsets) == ["test"]
     assert (subsets["test"][0] == labels).all()
     assert (subsets["test"][1] == probabilities).all()
@@ -61,7 +61,7 @@ def spoiled(what):
 def test_spoiled_predictions_are_refused(tmp_path, what, message):
     path = write(tmp_path / "p.npz", *spoiled(what))
     with pytest.raises(InputError, match=message) as caught:
-        read_predictions(path)
+        read_predictions([path])
     assert "p.npz" in str(caught.value)
 
 
@@ -70,14 +70,22 @@ def test_a_broken_archive_is_refused(tmp_path, content):
     path = tmp_path / "p.npz"
     path.write_bytes(content)
     with pytest.raises(InputError, match="p.npz"):
-        read_predictions(path)
+        read_predictions([path])
 
 
 def test_pickled_objects_and_missing_arrays_are_refused(tmp_path):
     path = tmp_path / "p.npz"
     np.savez(path, class_names=np.array([{}], dtype=object))
     with pytest.raises(InputError, match="p.npz"):
-        read_predictions(path)
-    np.savez(path, class_names=["a"], test_labels=[0])
-    with pytest.raises(InputError, match="test_groups, test_probabilities"):
-        read_predictions(path)
+        read_predictions([path])
+    np.savez(path, class_names=["a"], labels=[0])
+    with pytest.raises(InputError, match="lacks probabilities, groups, key"):
+        read_predictions([path])
+
+
+def test_runs_of_other_classes_do_not_mix(tmp_path):
+    paths = [write(tmp_path / f"{name}.npz", *answers()) for name in ("val", "test")]
+    assert list(read_predictions(paths)[1]) == ["val", "test"]
+    write(paths[1], *answers(), names=NAMES[::-1])
+    with pytest.raises(InputError, match="test.npz: found the classes platelet"):
+        read_predictions(paths)
