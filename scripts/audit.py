@@ -2,6 +2,7 @@
 
 from hemagrid.data.audit import audit
 from hemagrid.data.readers import read_samples, read_skipped
+from hemagrid.data.test_sets import read_test_sets
 from hemagrid.io import read_table, write_json
 from hemagrid.logs import job
 
@@ -14,6 +15,6 @@ with job(snakemake.log[0], snakemake.output):
             read_table(snakemake.input.duplicates),
             read_table(snakemake.input.splits),
             snakemake.params.settings,
-            [read_table(path) for path in snakemake.input.holdout] or None,
+            read_test_sets(snakemake.input.test_sets, snakemake.input.left_out),
         ),
     )

@@ -6,6 +6,4 @@ from hemagrid.reporting.provenance import write_checksums, write_study, write_ve
 with job(snakemake.log[0]):
     write_versions(snakemake.input.metrics, snakemake.output.versions)
     write_study(snakemake.output.study)
-    write_checksums(
-        snakemake.input.files, snakemake.output.checksums, source=snakemake.input.source
-    )
+    write_checksums(snakemake.input.files, snakemake.output.checksums, snakemake.input.sources)

@@ -198,6 +198,7 @@ def _audit(classes, counts, images):
             "label_conflicts": 1,
             "near_label_conflicts": 1,
         },
+        "test_sets": {},
         "classes": [
             {"class": name, "found": n + 4, "kept": n, "train": 0, "val": 0, "test": n}
             for name, n in counts.items()

@@ -55,9 +55,10 @@ FINGERPRINTS = "results/dataset/fingerprints.npy"
 DUPLICATES = "results/dataset/duplicates.csv"
 SPLIT_TABLE = "results/dataset/splits.csv"
 AUDIT = "results/dataset/audit.json"
-FOUND_HOLDOUT_IMAGES = "results/dataset/holdout_found.npy"
-FOUND_HOLDOUT_TABLE = "results/dataset/holdout_found.csv"
-HOLDOUT_DUPLICATES = "results/dataset/holdout_duplicates.csv"
+FOUND_IMAGES = "results/dataset/{test_set}_found.npy"
+FOUND_TABLE = "results/dataset/{test_set}_found.csv"
+FOUND_SOURCE = "results/dataset/{test_set}_source.json"
+LEFT_OUT = "results/dataset/{test_set}_left_out.csv"
 SUBSET_IMAGES = "results/dataset/{subset}.npy"
 SUBSET_TABLE = "results/dataset/{subset}.csv"
 SMEARS = "resources/smears"
@@ -115,3 +116,8 @@ RESERVED = (
     *("explanation", "provenance", "logs", "benchmarks", *CONTROLS),
 )
 """Folders of results/ whose names no run may have."""
+RESERVED_SETS = (
+    *(TRAIN, VAL, TEST, HOLDOUT, "study"),
+    *("images", "samples", "phash", "fingerprints", "duplicates", "splits"),
+)
+"""Subsets, and files of results/dataset/, whose names no test set may have."""

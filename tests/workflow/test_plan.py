@@ -118,9 +118,9 @@ def test_one_result_plans_only_what_it_needs(clone, plan):
         "results/dataset/source.json": "acquire_dataset",
         "results/dataset/holdout_found.npy": "acquire_dataset",
         "results/dataset/holdout_found.csv": "acquire_dataset",
-        "results/dataset/holdout.npy": "holdout",
-        "results/dataset/holdout.csv": "holdout",
-        "results/dataset/holdout_duplicates.csv": "holdout",
+        "results/dataset/holdout.npy": "test_set",
+        "results/dataset/holdout.csv": "test_set",
+        "results/dataset/holdout_left_out.csv": "test_set",
         "results/dataset/phash.csv": "fingerprint",
         "results/dataset/fingerprints.npy": "fingerprint",
         "results/dataset/duplicates.csv": "deduplicate",
@@ -296,7 +296,7 @@ def jobs(bare, environment):
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
-    assert {name for name, *_ in found} == RULES.keys() - {"smears"} | {"all"}
+    assert {name for name, *_ in found} == RULES.keys() - {"smears", "acquire_test_set"} | {"all"}
     return [job for job in found if job[0] != "all"]
 
 

@@ -25,7 +25,7 @@ try:
     config.update(canonical)
     checks.check_dataset(config)
     checks.check_weights(config)
-    checks.check_hidden_set(config)
+    checks.check_test_sets(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -81,7 +81,9 @@ def content(path, record=None):
 
     def read(wildcards):
         file = path(wildcards) if callable(path) else path
-        return sources.fingerprint(file, record) if record else sources.sha256(file)
+        if record is None:
+            return sources.sha256(file)
+        return sources.fingerprint(file, record.format(**dict(wildcards.items())))
 
     return read
 

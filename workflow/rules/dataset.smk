@@ -1,8 +1,8 @@
 """From a source of images to splits.
 
 Needs: what `dataset.source` names. Makes: results/dataset/images.npy, samples.csv,
-phash.csv, fingerprints.npy, duplicates.csv, splits.csv and audit.json; for BloodMNIST also
-holdout.npy, holdout.csv and holdout_duplicates.csv.
+phash.csv, fingerprints.npy, duplicates.csv, splits.csv and audit.json; for each test set of
+another source also {test_set}.npy, {test_set}.csv and {test_set}_left_out.csv.
 """
 
 BLOODMNIST = "{path}/bloodmnist_{resolution}.npz".format(**config["dataset"])
@@ -12,9 +12,11 @@ SOURCE = {"bloodmnist": BLOODMNIST, "smears": names.SMEARS}.get(
 MADE_BY_RULE = SOURCE in (BLOODMNIST, names.SMEARS)
 # BloodMNIST brings another set of test images along.
 HOLDOUT = {
-    f"{names.HOLDOUT}_images": names.FOUND_HOLDOUT_IMAGES,
-    f"{names.HOLDOUT}_table": names.FOUND_HOLDOUT_TABLE,
+    f"{names.HOLDOUT}_images": fill(names.FOUND_IMAGES, test_set=names.HOLDOUT),
+    f"{names.HOLDOUT}_table": fill(names.FOUND_TABLE, test_set=names.HOLDOUT),
 }
+TEST_SETS = grid.test_sets(config)
+THEIR_SOURCE = lookup("{test_set}/path", within=config["test_sets"])
 DUPLICATES = part(
     "dataset",
     "duplicates",
@@ -31,7 +33,8 @@ localrules:
     acquire_dataset,
     fingerprint,
     deduplicate,
-    holdout,
+    acquire_test_set,
+    test_set,
     split,
     audit,
 
@@ -158,19 +161,55 @@ rule deduplicate:
         "../../scripts/deduplicate.py"
 
 
-rule holdout:
+rule acquire_test_set:
     input:
-        images=names.FOUND_HOLDOUT_IMAGES,
-        table=names.FOUND_HOLDOUT_TABLE,
+        source=ancient(THEIR_SOURCE),
+        samples=names.SAMPLES,
+    output:
+        source=names.FOUND_SOURCE,
+        images=names.FOUND_IMAGES,
+        table=names.FOUND_TABLE,
+    log:
+        "logs/acquire_test_set/{test_set}.log",
+    benchmark:
+        "benchmarks/acquire_test_set/{test_set}.tsv"
+    wildcard_constraints:
+        test_set="|".join(config["test_sets"]) or "(?!)",
+    # What is wrong with a set is said before runs are trained.
+    priority: 100
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(60),
+    params:
+        source=lookup("{test_set}/source", within=config["test_sets"]),
+        classes=lookup("{test_set}/classes", within=config["test_sets"]),
+        settings=part("dataset", "image_size", "fit", "bit_depth", "strict"),
+        content=content(THEIR_SOURCE, record=names.FOUND_SOURCE),
+        revision=revision("acquire_test_set"),
+    message:
+        "Reading the test set {wildcards.test_set} from {input.source}"
+    script:
+        "../../scripts/acquire_test_set.py"
+
+
+rule test_set:
+    input:
+        images=names.FOUND_IMAGES,
+        table=names.FOUND_TABLE,
         study=names.FINGERPRINTS,
     output:
-        images=fill(names.SUBSET_IMAGES, subset=names.HOLDOUT),
-        table=fill(names.SUBSET_TABLE, subset=names.HOLDOUT),
-        duplicates=names.HOLDOUT_DUPLICATES,
+        images=fill(names.SUBSET_IMAGES, subset="{test_set}"),
+        table=fill(names.SUBSET_TABLE, subset="{test_set}"),
+        left_out=names.LEFT_OUT,
     log:
-        "logs/holdout.log",
+        "logs/test_set/{test_set}.log",
     benchmark:
-        "benchmarks/holdout.tsv"
+        "benchmarks/test_set/{test_set}.tsv"
+    wildcard_constraints:
+        test_set="|".join(TEST_SETS) or "(?!)",
+    priority: 100
     conda:
         "../../envs/cpu.yaml"
     threads: 2
@@ -179,11 +218,11 @@ rule holdout:
         runtime=per_attempt(20),
     params:
         settings=DUPLICATES,
-        revision=revision("holdout"),
+        revision=revision("test_set"),
     message:
-        "Removing the study's pictures from the holdout"
+        "Removing the study's pictures from {wildcards.test_set}"
     script:
-        "../../scripts/holdout.py"
+        "../../scripts/test_set.py"
 
 
 rule split:
@@ -214,14 +253,8 @@ rule audit:
         samples=names.SAMPLES,
         duplicates=names.DUPLICATES,
         splits=names.SPLIT_TABLE,
-        holdout=(
-            [
-                fill(names.SUBSET_TABLE, subset=names.HOLDOUT),
-                names.HOLDOUT_DUPLICATES,
-            ]
-            if names.HOLDOUT in EVALUATED
-            else []
-        ),
+        test_sets=expand(names.SUBSET_TABLE, subset=TEST_SETS),
+        left_out=expand(names.LEFT_OUT, test_set=TEST_SETS),
     output:
         audit=names.AUDIT,
     log:

@@ -255,7 +255,10 @@ rule provenance:
 
 rule record_study:
     input:
-        source=names.SOURCE,
+        sources=[
+            names.SOURCE,
+            *expand(names.FOUND_SOURCE, test_set=config["test_sets"]),
+        ],
         files=FOUNDATION,
         metrics=collect(names.METRICS, run=evaluated_runs),
     output:

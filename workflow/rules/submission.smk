@@ -3,17 +3,9 @@
 Needs: results/{run}/model.keras. Makes: results/{run}/submission.zip and codabench.json.
 """
 
-# Packages are scored on the user's npz, or on images that nothing learned from.
+# Packages are scored on the test set that the user names, or on images nothing learned from.
 HELD_BACK = names.HOLDOUT if names.HOLDOUT in EVALUATED else names.TEST
-HIDDEN_SET = config["codabench"]["hidden_set"]
-SCORED_ON = (
-    {"hidden_set": ancient(HIDDEN_SET)}
-    if HIDDEN_SET
-    else {
-        "images": fill(names.SUBSET_IMAGES, subset=HELD_BACK),
-        "table": fill(names.SUBSET_TABLE, subset=HELD_BACK),
-    }
-)
+HIDDEN_SET = config["codabench"]["hidden_set"] or HELD_BACK
 
 
 localrules:
@@ -47,7 +39,9 @@ rule package_submission:
 
 rule score_submission:
     input:
-        **SCORED_ON,
+        images=fill(names.SUBSET_IMAGES, subset=HIDDEN_SET),
+        table=fill(names.SUBSET_TABLE, subset=HIDDEN_SET),
+        train=fill(names.SUBSET_TABLE, subset=names.TRAIN),
         submission=names.SUBMISSION,
     output:
         score=names.SCORE,
@@ -65,13 +59,10 @@ rule score_submission:
         runtime=per_attempt(120),
     params:
         settings={
-            "set": HIDDEN_SET or HELD_BACK,
-            "classes": config["dataset"]["classes"],
-            "fit": config["dataset"]["fit"],
+            "set": HIDDEN_SET,
             "bootstrap": config["evaluation"]["bootstrap"],
             "seed": grid.split_seed(config),
         },
-        content=content(HIDDEN_SET) if HIDDEN_SET else "",
         code=CODE,
     message:
         "Scoring the package of {wildcards.run} from an empty folder"

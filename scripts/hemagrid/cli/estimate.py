@@ -95,6 +95,8 @@ def count_images(config, folder="."):
     }
     if names.HOLDOUT in evaluated_subsets(config):
         subsets[names.HOLDOUT] = _BLOODMNIST_TEST
+    for name, test_set in config["test_sets"].items():
+        subsets[name] = _found(test_set | {"classes": None}, folder)[0]
     return Images(found, subsets, source)
 
 

@@ -11,9 +11,18 @@ from hemagrid.config.grid import grid, known_runs, tunable_backbones, tunes, wit
 from hemagrid.config.hyperband import distinct_heads, heads_in
 from hemagrid.config.messages import as_written, did_you_mean, key_path
 from hemagrid.errors import InputError
-from hemagrid.names import RESERVED, TEST, TRAIN, TUNED_HEADS, VAL
+from hemagrid.names import (
+    RESERVED,
+    RESERVED_SETS,
+    TEST,
+    TEST_AUGMENTED,
+    TRAIN,
+    TUNED_HEADS,
+    VAL,
+)
 
 BLOODMNIST_CLASSES = 8
+KINDS = {"npz": "an npz file", "folder": "a folder of class folders"}
 WRITTEN = [
     Path(path).parts[0]
     for path in (names.IMAGES, names.CHECKPOINTS, names.LOG, names.BENCHMARKS)
@@ -36,23 +45,9 @@ def check_dataset(config):
     source, path = config["dataset"]["source"], config["dataset"]["path"]
     if source == "smears":
         return
-    here, images = Path.cwd().resolve(), Path(path).resolve()
-    if source == "folder" and images in (here, *here.parents):
-        found = "the folder of the study" if images == here else "which the study lies in"
-        raise InputError(
-            f"dataset.path: found {images}, {found}, expected a folder that holds only "
-            "class folders; put these into one of their own, or run the study in another "
-            "--directory"
-        )
-    for folder in WRITTEN:
-        if here / folder in (images, *images.parents):
-            raise InputError(
-                f"dataset.path: found {images}, a place in {folder}/, which the study writes "
-                "and may empty; expected images outside of it"
-            )
-    expected = {"npz": "an npz file", "folder": "a folder of class folders"}
-    if source in expected:
-        _check_there("dataset.path", path, expected[source], is_folder=source == "folder")
+    _check_outside("dataset.path", source, path)
+    if source in KINDS:
+        _check_there("dataset.path", path, KINDS[source], is_folder=source == "folder")
     elif os.path.isfile(path):
         raise InputError(
             f"dataset.path: found a file at {Path(path).absolute()}, expected a folder that "
@@ -89,20 +84,39 @@ def check_weights(config):
             )
 
 
-def check_hidden_set(config):
-    """Check that the images that packages are scored on are there.
+def check_test_sets(config):
+    """Check that the images of the test sets are where their `path` says.
 
-    Snakemake would take a score that exists already for one on them.
+    As `check_dataset`, it is called on a finished study, too.
 
     Args:
         config: Validated config.
 
     Raises:
-        InputError: The file is missing.
+        InputError: There is no such file or folder, or it lies in the way of the study.
     """
-    if path := config["codabench"]["hidden_set"]:
-        expected = "an npz with `images` and `labels` (or set null)"
-        _check_there("codabench.hidden_set", path, expected)
+    for name, test_set in config["test_sets"].items():
+        key, source, path = f"test_sets.{name}.path", test_set["source"], test_set["path"]
+        _check_outside(key, source, path)
+        _check_there(key, path, KINDS[source], is_folder=source == "folder")
+
+
+def _check_outside(key, source, path):
+    """Raise InputError if the user's images lie where the study writes."""
+    here, images = Path.cwd().resolve(), Path(path).resolve()
+    if source == "folder" and images in (here, *here.parents):
+        found = "the folder of the study" if images == here else "which the study lies in"
+        raise InputError(
+            f"{key}: found {images}, {found}, expected a folder that holds only "
+            "class folders; put these into one of their own, or run the study in another "
+            "--directory"
+        )
+    for folder in WRITTEN:
+        if here / folder in (images, *images.parents):
+            raise InputError(
+                f"{key}: found {images}, a place in {folder}/, which the study writes "
+                "and may empty; expected images outside of it"
+            )
 
 
 def _check_there(key, path, expected, is_folder=False):
@@ -136,7 +150,8 @@ def _check_there(key, path, expected, is_folder=False):
 
 def _check_paths(config, schema):
     paths = {"dataset.path": config["dataset"]["path"]}
-    paths["codabench.hidden_set"] = config["codabench"]["hidden_set"]
+    for name, test_set in config["test_sets"].items():
+        paths[f"test_sets.{name}.path"] = test_set["path"]
     for name, backbone in config["backbones"].items():
         paths[f"backbones.{name}.weights"] = backbone.get("weights")
     for key, path in paths.items():
@@ -182,6 +197,33 @@ def _check_dataset(config, schema):
             f"dataset.classes: found {len(classes)} names, expected "
             f"{BLOODMNIST_CLASSES}, because source is bloodmnist"
         )
+
+
+def _check_test_sets(config, schema):
+    ours = config["dataset"]["classes"]
+    for name, test_set in config["test_sets"].items():
+        key, classes = key_path(["test_sets", name]), test_set["classes"]
+        if name in RESERVED_SETS:
+            yield f"{key}: found a name that the study uses itself, expected another name"
+        for their, our in classes.items():
+            if ours and our is not None and our not in ours:
+                yield (
+                    f"{key_path(['test_sets', name, 'classes', their])}: found "
+                    f"{as_written(our)}, expected one of dataset.classes "
+                    f"({', '.join(ours)}) or null{did_you_mean(our, ours)}"
+                )
+        if test_set["source"] != "npz":
+            continue
+        if set(classes) != set(map(str, range(len(classes)))):
+            yield (
+                f"{key}.classes: found {', '.join(map(str, classes))}, expected the labels of "
+                "the npz, 0, 1, 2, ... without a gap (null for one that is left out)"
+            )
+        if not classes and ours is None:
+            yield (
+                f"{key}.classes: found no entry and no dataset.classes, expected the class of "
+                "each label, {0: NAME, 1: NAME, ...}, because an npz holds no names"
+            )
 
 
 def _check_cnns(config, schema):
@@ -257,6 +299,13 @@ def _check_replicates(config, schema):
 
 def _check_tuning(config, schema):
     tuning, space = config["tuning"], config["tuning"]["space"]
+    subsets = [VAL, TEST_AUGMENTED, *config["test_sets"]]
+    if tuning["select_by"] not in subsets:
+        yield (
+            f"tuning.select_by: found {as_written(tuning['select_by'])}, expected "
+            f"{VAL}, {TEST_AUGMENTED} or an entry of test_sets"
+            f"{did_you_mean(tuning['select_by'], subsets)}"
+        )
     for key in ("backbones", "adamw"):
         # A grid of others leaves the default's backbone where it is.
         if tuning[key] != schema["properties"]["tuning"]["properties"][key]["default"]:
@@ -289,10 +338,12 @@ def check_space(config):
 
 def _check_codabench(config, schema):
     known = known_runs(config)
-    if config["codabench"]["hidden_set"] and config["dataset"]["classes"] is None:
+    hidden, test_sets = config["codabench"]["hidden_set"], config["test_sets"]
+    if hidden and hidden not in test_sets:
         yield (
-            "dataset.classes: found null, expected the names in the order of the labels, "
-            "because codabench.hidden_set is an npz, which holds none"
+            f"codabench.hidden_set: found {as_written(hidden)}, expected the name of an entry "
+            f"of test_sets{did_you_mean(hidden, test_sets)}; images get one by "
+            "test_sets: {NAME: {source: npz, path: FILE.npz}}"
         )
     for key in ("runs", "scores"):
         for name in config["codabench"][key]:
@@ -305,13 +356,14 @@ def _check_codabench(config, schema):
 
 # Each check with the sections it reads: it runs unless one of them is malformed.
 CROSS_CHECKS = (
-    ({"dataset", "backbones", "codabench"}, _check_paths),
+    ({"dataset", "backbones", "test_sets"}, _check_paths),
     ({"splits"}, _check_splits),
     ({"dataset"}, _check_dataset),
+    ({"dataset", "test_sets"}, _check_test_sets),
     ({"cnns", "dataset"}, _check_cnns),
     ({"heads"}, _check_heads),
     ({"cnns", "backbones", "heads", "grid"}, _check_grid),
     ({"backbones", "grid", "tuning", "replicates"}, _check_replicates),
-    ({"backbones", "tuning"}, _check_tuning),
-    ({"dataset", "backbones", "grid", "tuning", "replicates", "codabench"}, _check_codabench),
+    ({"backbones", "test_sets", "tuning"}, _check_tuning),
+    ({"test_sets", "backbones", "grid", "tuning", "replicates", "codabench"}, _check_codabench),
 )

@@ -122,10 +122,15 @@ def _tuned(backbone, head):
     return Run(f"{backbone}_{head}", "transfer", backbone, head)
 
 
-def evaluated_subsets(config):
-    """List the subsets on which every run predicts. Only BloodMNIST has a holdout."""
+def test_sets(config):
+    """List the test sets of other sources. Only BloodMNIST has a holdout."""
     holdout = [names.HOLDOUT] if config["dataset"]["source"] == "bloodmnist" else []
-    return [names.VAL, names.TEST, names.TEST_AUGMENTED, *holdout]
+    return [*holdout, *config["test_sets"]]
+
+
+def evaluated_subsets(config):
+    """List the subsets on which every run predicts."""
+    return [names.VAL, names.TEST, names.TEST_AUGMENTED, *test_sets(config)]
 
 
 def run_settings(config, run_name):

@@ -22,7 +22,8 @@ def validated(config, schema):
       alphabet.
     - A number is a float where the schema says "number".
     - A list is sorted where the schema says `sort`: its order means nothing.
-    - Text has its accents composed (NFC), but for paths.
+    - Text has its accents composed (NFC), but for paths. A free name that is a whole number, as
+      labels are, becomes text.
     - A path, where the schema says `format: path`, has no trailing slash.
 
     Args:
@@ -63,7 +64,7 @@ def _canonical(value, schema):
         }
         free = schema.get("additionalProperties") or {}
         others = sorted(value.keys() - known.keys(), key=str)
-        return filled | {key: _canonical(value[key], free) for key in others}
+        return filled | {_name(key): _canonical(value[key], free) for key in others}
     if isinstance(value, list):
         items = [_canonical(item, schema.get("items", {})) for item in value]
         if "sort" in schema:
@@ -79,6 +80,12 @@ def _canonical(value, schema):
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value)
     return copy.deepcopy(value)
+
+
+def _name(key):
+    if type(key) is int:
+        return str(key)
+    return unicodedata.normalize("NFC", key) if isinstance(key, str) else key
 
 
 def _is_number(_, value):

@@ -1,5 +1,6 @@
 """What was found in the data set, and what was done about it, for the report."""
 
+import re
 from collections import Counter
 
 import pandas as pd
@@ -12,7 +13,7 @@ LISTED = 50  # entries of a list; the full count stands beside them
 IDS_LISTED = 12  # images named per group
 
 
-def audit(samples, skipped, duplicates, splits, settings, holdout=None):
+def audit(samples, skipped, duplicates, splits, settings, test_sets=None):
     """Gather counts and examples of how the data set was made.
 
     Args:
@@ -21,8 +22,8 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
         duplicates: Table of `duplicates.deduplicate`.
         splits: Table of `splits.split`.
         settings: The settings of `duplicates.deduplicate`.
-        holdout: Tuple of the holdout's table and the table of what was left out of it
-            (`holdout.write_holdout`), if there is a holdout.
+        test_sets: {name: (table of its images, table of what was left out of it)}, as
+            `test_sets.write_test_set` writes them.
 
     Returns:
         A dict ready for JSON:
@@ -30,8 +31,7 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
         - counts: found = skipped + images; images = duplicates_removed + conflicts_removed +
           kept; near_groups of two or more kept images and the near_images in them;
           label_conflicts and near_label_conflicts, the groups of duplicates and of near
-          duplicates under several labels; with a holdout also holdout (images kept) and
-          holdout_removed;
+          duplicates under several labels;
         - classes: class, found, kept, train, val, test per class, in the order of labels;
         - files: class, read, changed ({what: count}), skipped ({kind of reason: count}) per
           class, and under "" for files outside the class folders;
@@ -39,7 +39,10 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
           An example has group (the id of its first image), size, difference (the largest from
           the first image), ids, sources, classes, differences (first image first, then the
           least alike) and labels. The group with the largest difference comes first;
-        - skipped and, with a holdout, holdout_removed: {count, examples}.
+        - skipped: {count, examples};
+        - test_sets: {name: {kept (number of images), classes ({class: images}, in the order of
+          labels), reasons ({kind: images and files left out}), left_out ({count, examples},
+          those with the largest difference first)}}.
     """
     images = duplicates.sort_values("id")
     kept = images[images["kept"]].astype({"near_group": "int64"})
@@ -49,7 +52,7 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
     mixed = _groups(kept[label_conflict(kept, "near_group")], "near_group")
     conflicts = _groups(images[label_conflict(images)], "exact_group")
     reasons = images["reason"]
-    found = {
+    return {
         "settings": settings,
         "counts": {
             "found": len(samples) + len(skipped),
@@ -70,14 +73,29 @@ def audit(samples, skipped, duplicates, splits, settings, holdout=None):
         "label_conflicts": _listing(conflicts, _describe_conflict),
         "near_label_conflicts": _listing(mixed, _describe),
         "skipped": _listing(skipped[["source", "reason"]].to_dict("records"), dict),
+        "test_sets": {
+            name: _test_set(class_names(samples), *tables)
+            for name, tables in (test_sets or {}).items()
+        },
     }
-    if holdout is not None:
-        table, removed = holdout
-        found["counts"] |= {"holdout": len(table), "holdout_removed": len(removed)}
-        removed = removed.sort_values("difference", ascending=False, kind="stable")
-        removed = removed[["source", "class_name", "reason", "difference"]]
-        found["holdout_removed"] = _listing(removed.to_dict("records"), dict)
-    return found
+
+
+def _test_set(classes, table, left_out):
+    """Count the images of a test set, and what was left out of it, by kind of reason."""
+    per_class = table["class_name"].value_counts()
+    # Which image it is a copy of does not matter here, which class is none of ours does.
+    kinds = [
+        reason if reason.startswith("class") else re.sub(r"( image) \d+$|:.*", r"\1", reason)
+        for reason in left_out["reason"]
+    ]
+    listed = left_out.sort_values("difference", ascending=False, kind="stable")
+    listed = listed.astype({"difference": object}).where(listed.notna(), None)
+    return {
+        "kept": len(table),
+        "classes": {name: int(per_class.get(name, 0)) for name in classes},
+        "reasons": dict(Counter(kinds).most_common()),
+        "left_out": _listing(listed.to_dict("records"), dict),
+    }
 
 
 def _groups(images, column):

@@ -28,7 +28,7 @@ MASK_FILE = re.compile(rf"(.+?)[ _-]({MASKS}|seg|gt)", re.IGNORECASE)
 logger = logging.getLogger(__name__)
 
 
-def class_folders(folder, classes):
+def class_folders(folder, classes, key="dataset"):
     """Map class names to their folders, in the order of the labels.
 
     Names are compared in their composed Unicode form (NFC): file systems differ in how they
@@ -38,6 +38,7 @@ def class_folders(folder, classes):
     Args:
         folder: Path of the folder of class folders.
         classes: Class names in the order of the labels. None stands for all folders.
+        key: Where `path` and `classes` stand in the config, for messages.
 
     Returns:
         Dict from class name to path.
@@ -54,7 +55,7 @@ def class_folders(folder, classes):
         files = sum(not is_litter(path.name) for path in folder.iterdir())
         raise InputError(
             f"{folder}: found no class folders and {files} files, expected a folder per class;"
-            " if this is one class, set dataset.path to the folder above"
+            f" if this is one class, set {key}.path to the folder above"
         )
     found = {}
     for path in paths:
@@ -69,16 +70,16 @@ def class_folders(folder, classes):
     wanted = [unicodedata.normalize("NFC", name) for name in classes or found]
     if len(set(wanted)) < len(wanted):
         raise InputError(
-            f"dataset.classes: found one name twice, {', '.join(map(ascii, classes))}, which"
+            f"{key}.classes: found one name twice, {', '.join(map(ascii, classes))}, which"
             " differ at most in Unicode composition, expected different names"
         )
     missing = [name for name in wanted if name not in found]
     unexpected = [name for name in found if name not in wanted]
     if classes is None or missing:
-        _refuse_another_level(folder, paths)
+        _refuse_another_level(folder, paths, key)
     if missing or unexpected:
         raise InputError(
-            f"{folder}: found the folders {', '.join(found)}; dataset.classes expects"
+            f"{folder}: found the folders {', '.join(found)}; {key}.classes expects"
             f" {', '.join(wanted)}. Missing: {', '.join(missing) or 'none'};"
             f" unexpected: {', '.join(unexpected) or 'none'}"
         )
@@ -152,7 +153,7 @@ def _subfolders(folder):
     return sorted((path for path in inside if path.is_dir()), key=natural)
 
 
-def _refuse_another_level(folder, paths):
+def _refuse_another_level(folder, paths, key):
     """Raise InputError if the folders are splits, or a single one around the classes."""
     holding = [path for path in paths if _subfolders(path)]
     splits = [path for path in paths if SPLIT.fullmatch(path.name)]
@@ -162,17 +163,17 @@ def _refuse_another_level(folder, paths):
         names = ", ".join(path.name for path in splits)
         raise InputError(
             f"{folder}: found the folders {names}, which are parts of a data set, such as"
-            f" splits, and no classes; set dataset.path to one of them, such as {splits[0]}"
+            f" splits, and no classes; set {key}.path to one of them, such as {splits[0]}"
             ", or merge their class folders into one: the workflow splits the images itself"
             " and keeps near duplicates together. If they are classes, name them in"
-            " dataset.classes"
+            f" {key}.classes"
         )
     shared = set.intersection(*({path.name for path in _subfolders(path)} for path in paths))
     if len(paths) > 1 and len(shared) > 1:
         logger.info(
             f"{folder}: the folders {', '.join(path.name for path in paths)} are read as the"
             f" classes, and each holds the folders {', '.join(sorted(shared))}; if these are"
-            " the classes, merge them into one folder each and set dataset.path to what holds"
+            f" the classes, merge them into one folder each and set {key}.path to what holds"
             " them"
         )
     if len(paths) == 1:
@@ -182,7 +183,7 @@ def _refuse_another_level(folder, paths):
         if inside:
             raise InputError(
                 f"{folder}: found one folder, {paths[0].name}, with the folders"
-                f" {', '.join(path.name for path in inside)} in it; set dataset.path to"
+                f" {', '.join(path.name for path in inside)} in it; set {key}.path to"
                 f" {deeper}"
             )
         raise InputError(

@@ -62,7 +62,7 @@ def open_images(archive, path, key):
     return stream, shape
 
 
-def read_labels(archive, path, key, count, classes):
+def read_labels(archive, path, key, count, classes, named="dataset.classes"):
     """Read the labels of an npz.
 
     Args:
@@ -71,6 +71,7 @@ def read_labels(archive, path, key, count, classes):
         key: Name of the array, expected integers (count,) or (count, 1).
         count: Number of images.
         classes: Class names in the order of the labels.
+        named: Where they stand in the config, for messages.
 
     Returns:
         Labels, int64 (count,).
@@ -91,7 +92,7 @@ def read_labels(archive, path, key, count, classes):
         row = outside[0]
         raise InputError(
             f"{path}: {key!r} row {row} holds {labels[row]}, expected 0 to"
-            f" {len(classes) - 1} for the {len(classes)} names in dataset.classes"
+            f" {len(classes) - 1} for the {len(classes)} names in {named}"
             f" ({outside.size} rows are out of range)"
         )
     return labels.astype(np.int64)

@@ -21,7 +21,6 @@ from PIL import Image
 from hemagrid.data import folders, npz
 from hemagrid.data.bloodmnist import check
 from hemagrid.data.pictures import (
-    CROP,
     PAD,
     Unusable,
     printable,
@@ -35,7 +34,6 @@ from hemagrid.io import replacing, write_table
 from hemagrid.logs import track
 
 COLUMNS = ["id", "label", "class_name", "source", "sha256", "changes", "skipped"]
-HOLDOUT_COLUMNS = [*COLUMNS[:-2], "parent_id", "copy", "policy"]
 LISTED = 20  # files in one error message
 BIT_DEPTHS = (8, 10, 12, 14, 15, 16)
 
@@ -69,7 +67,9 @@ def acquire(settings, source, out):
         from_bloodmnist(source, *targets, *holdout, **shape)
     else:
         options = {key: settings[key] for key in ("bit_depth", "strict")}
-        bits = from_folder(source, *targets, **shape, **options)
+        samples, bits = copy_folder(source, out["images"], **shape, **options)
+        write_table(out["samples"], samples)
+        log_counts(samples)
     return {"fit": settings["fit"], "bits": bits}
 
 
@@ -89,8 +89,8 @@ def from_npz(path, images_out, samples_out, *, classes, image_size, fit=PAD):
         InputError: If the npz is damaged or holds anything else.
     """
     samples = copy_npz(path, images_out, classes=classes, image_size=image_size, fit=fit)
-    write_table(samples_out, samples.assign(skipped="")[COLUMNS])
-    _log_counts(samples)
+    write_table(samples_out, samples)
+    log_counts(samples)
 
 
 def from_bloodmnist(
@@ -139,13 +139,12 @@ def from_bloodmnist(
         )
 
     samples = copy_part("train", images_out)
-    write_table(samples_out, samples.assign(skipped="")[COLUMNS])
-    _log_counts(samples)
+    write_table(samples_out, samples)
+    log_counts(samples)
     holdout = copy_part("test", holdout_images_out)
-    holdout = holdout.assign(parent_id=holdout["id"], copy=0, policy="original")
-    write_table(holdout_table_out, holdout[HOLDOUT_COLUMNS])
+    write_table(holdout_table_out, holdout)
     logger.info("Holdout test set:")
-    _log_counts(holdout)
+    log_counts(holdout)
 
 
 def copy_npz(
@@ -158,7 +157,8 @@ def copy_npz(
     image_key="images",
     label_key="labels",
     source="{file}[{row}]",
-    every_class=True,
+    left_out=None,
+    key="dataset",
 ):
     """Copy the images under one key of an npz. One picture at a time is in memory.
 
@@ -166,16 +166,17 @@ def copy_npz(
         path: Path of the npz.
         images_out: Path of the image array.
         classes: Class names in the order of the labels.
-        image_size: Edge of the images in pixels. None keeps the pictures' own, the smaller
-            one where they are cropped, the larger one where they are padded.
+        image_size: Edge of the images in pixels.
         fit: What makes pictures square; see `pictures.square`.
         image_key: Name of the images, uint8 (N, H, W, 3).
         label_key: Name of the labels, integers (N,) or (N, 1).
         source: Pattern for the column `source`.
-        every_class: Whether a class without images is refused.
+        left_out: None, or {class: reason} of the classes whose images are not copied. A class
+            without images is then no error.
+        key: Where `classes` stand in the config, for messages.
 
     Returns:
-        A data frame with the columns id, label, class_name, source, sha256 and changes.
+        A data frame with the columns `COLUMNS`. Rows that are not copied come last.
 
     Raises:
         InputError: If the npz is damaged or holds anything else.
@@ -188,49 +189,46 @@ def copy_npz(
         )
     with npz.open_npz(path) as archive:
         stream, shape = npz.open_images(archive, path, image_key)
-        labels = npz.read_labels(archive, path, label_key, shape[0], classes)
+        named = f"{key}.classes"
+        labels = npz.read_labels(archive, path, label_key, shape[0], classes, named)
         absent = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
-        if every_class and absent.size:
+        if left_out is None and absent.size:
             raise InputError(
                 f"{path}: {label_key!r} has no row with label {absent[0]}, class"
                 f" {classes[absent[0]]!r}; expected at least one image of each class in"
                 " dataset.classes"
             )
-        image_size = image_size or (min if fit == CROP else max)(shape[1:3])
-        hashes = []
+        name, rows, skipped = printable(path.name), [], []
         with _appending(images_out, image_size) as append:
-            for _ in track(range(shape[0]), "Reading images"):
+            for row in track(range(shape[0]), "Reading images"):
                 pixels = np.frombuffer(npz.read(stream, path, math.prod(shape[1:])), np.uint8)
+                label, class_name = labels[row], classes[labels[row]]
+                place = source.format(file=name, row=row)
+                if left_out and class_name in left_out:
+                    skipped.append((class_name, place, left_out[class_name]))
+                    continue
                 picture, changes = square(
                     Image.fromarray(pixels.reshape(shape[1:])), image_size, fit
                 )
-                hashes.append(append(picture))
+                done = append(picture), ", ".join(changes)
+                rows.append((len(rows), label, class_name, place, *done))
             npz.read(stream, path, 0)
-    name = printable(path.name)
-    return pd.DataFrame(
-        {
-            "id": np.arange(len(labels)),
-            "label": labels,
-            "class_name": np.array(classes, dtype=object)[labels],
-            "source": [source.format(file=name, row=row) for row in range(len(labels))],
-            "sha256": hashes,
-            "changes": ", ".join(changes),  # the same for all
-        }
-    )
+    return _samples(rows, skipped)
 
 
-def from_folder(
+def copy_folder(
     folder,
     images_out,
-    samples_out,
     *,
     classes,
     image_size,
     fit=PAD,
     bit_depth="auto",
     strict=False,
+    left_out=None,
+    key="dataset",
 ):
-    """Write the dataset held in one folder per class.
+    """Copy the pictures held in one folder per class.
 
     Class folders are read recursively, in the order of their relative paths. Files that give
     no picture are listed in the table with the reason; see also `sources.is_litter`.
@@ -238,7 +236,6 @@ def from_folder(
     Args:
         folder: Path of the folder of class folders.
         images_out: Path of the image array.
-        samples_out: Path of the table.
         classes: Names of the class folders in the order of the labels. None stands for all
             folders, in natural order.
         image_size: Edge of the images in pixels.
@@ -247,21 +244,25 @@ def from_folder(
             takes the fewest of `BIT_DEPTHS` that hold all values of all files stored alike.
         strict: Whether to refuse files that give no picture, and pictures that are not RGB
             of `image_size` already.
+        left_out: None, or {class: reason} of the class folders that are listed as skipped.
+        key: Where `path` and `classes` stand in the config, for messages.
 
     Returns:
-        The bits that were taken: `bit_depth`, or dict from the way of storing to its bits.
+        A data frame with the columns `COLUMNS`, and the bits that were taken: `bit_depth`, or
+        dict from the way of storing to its bits.
 
     Raises:
         InputError: If the folder does not hold the classes, a class has no readable picture,
             or `strict` refuses a file.
     """
     folder = Path(folder)
-    class_folders = folders.class_folders(folder, classes)
+    class_folders = folders.class_folders(folder, classes, key)
     if Path(images_out).resolve().is_relative_to(folder.resolve()):
         raise InputError(
             f"{folder}: the study's own results are in this folder; move the class folders"
-            " into a folder of their own and set dataset.path to that"
+            f" into a folder of their own and set {key}.path to that"
         )
+    left_out = left_out or {}
     files, skipped, rows = [], [], []
     for path in sorted(folder.iterdir()):
         if not path.is_dir() and not is_litter(path.name):
@@ -271,8 +272,9 @@ def from_folder(
         masks = folders.masks(paths, class_folder)
         for path in paths:
             source = printable(path.relative_to(folder).as_posix())
-            if path in masks:
-                skipped.append((class_name, source, masks[path]))
+            reason = masks.get(path) or left_out.get(class_name)
+            if reason:
+                skipped.append((class_name, source, reason))
             else:
                 files.append((path, label, class_name, source))
     bits = _BitDepths(files) if bit_depth == "auto" else bit_depth
@@ -287,28 +289,37 @@ def from_folder(
             else:
                 row = (len(rows), label, class_name, source, append(picture))
                 rows.append((*row, ", ".join(changes)))
-        if strict and skipped:
+        refused = [row for row in skipped if row[0] not in left_out]
+        if strict and refused:
             raise InputError(
-                f"{folder}: {len(skipped)} files are refused, because dataset.strict"
-                f" is set:{_listing(skipped)}\nRepair or remove them, or set it to"
+                f"{folder}: {len(refused)} files are refused, because dataset.strict"
+                f" is set:{_listing(refused)}\nRepair or remove them, or set it to"
                 " false to list unreadable files as skipped and convert the others."
             )
         filled = {row[2] for row in rows}
         for class_name, class_folder in class_folders.items():
-            if class_name not in filled:
+            if class_name not in filled and class_name not in left_out:
                 reasons = [row for row in skipped if row[0] == class_name]
                 raise InputError(
                     f"{class_folder}: class {class_name!r} has no readable picture"
                     f" among {len(reasons)} files, expected one{_listing(reasons)}\nAdd"
                     " pictures to it, or remove the folder"
-                    f"{' and its name in dataset.classes' if classes else ''}"
+                    f"{f' and its name in {key}.classes' if classes else ''}"
                 )
-    images = pd.DataFrame(rows, columns=COLUMNS[:6]).assign(skipped="")
+    return _samples(rows, skipped), bits
+
+
+def _samples(rows, skipped):
+    """Return a data frame with the columns `COLUMNS`.
+
+    Args:
+        rows: Tuples of all columns but the last, of images.
+        skipped: Tuples (class name, source, reason), of what gave no image.
+    """
+    images = pd.DataFrame(rows, columns=COLUMNS[:-1]).assign(skipped="")
     others = pd.DataFrame(skipped, columns=["class_name", "source", "skipped"])
-    table = pd.concat([images, others.assign(sha256="", changes="")])
-    write_table(samples_out, table.astype({"id": "Int64", "label": "Int64"})[COLUMNS])
-    _log_counts(images, others)
-    return bits
+    table = pd.concat([images, others.assign(sha256="", changes="")], ignore_index=True)
+    return table.astype({"id": "Int64", "label": "Int64"})[COLUMNS]
 
 
 def read_samples(path):
@@ -366,14 +377,14 @@ class _BitDepths(dict):
         return self[storage]
 
 
-def _log_counts(images, skipped=None):
+def log_counts(samples):
     """Log one line per class: how many were read, changed and how, skipped and why."""
 
     def counted(values):
         return ", ".join(f"{count} {value}" for value, count in Counter(values).most_common())
 
-    if skipped is None:
-        skipped = pd.DataFrame(columns=["class_name", "source", "skipped"])
+    images = samples[samples["skipped"] == ""]
+    skipped = samples[samples["skipped"] != ""]
     for class_name, rows in images.sort_values("label").groupby("class_name", sort=False):
         done = counted(word for text in rows["changes"] for word in text.split(", ") if word)
         reasons = skipped.loc[skipped["class_name"] == class_name, "skipped"]

@@ -465,7 +465,7 @@ class _Study:
             "findings": findings,
             "files": text.shown(files) if len(files.columns) > 2 else None,
             "skipped": self.audit["skipped"],
-            "holdout_removed": self.audit.get("holdout_removed"),
+            "test_sets": self.audit["test_sets"],
             "contact_sheet": sheet and pictures.data_uri(Path(sheet).read_bytes(), "image/png"),
         }
 

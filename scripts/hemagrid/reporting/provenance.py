@@ -97,14 +97,14 @@ def write_study(path):
     )
 
 
-def write_checksums(paths, out, source=None):
+def write_checksums(paths, out, sources=()):
     """Write a CSV with a row per file: `file` (its path as given), `bytes` and `sha256`.
 
-    The first row is the file or folder that the images were read from, if `source` is the
-    record of it that `sources.write_record` wrote.
+    The first rows are the files and folders that images were read from, of each of `sources`,
+    the records of them that `data.sources.write_record` wrote.
     """
     rows = []
-    if source:
+    for source in sources:
         record = io.read_json(source)
         rows.append({"file": record["path"]} | {k: record[k] for k in ("bytes", "sha256")})
     for path in paths:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from hemagrid import io
-from hemagrid.data.readers import copy_npz
 from hemagrid.errors import InputError
 from hemagrid.evaluation.metrics import scores_with_intervals
 from hemagrid.io import class_names
@@ -44,21 +43,20 @@ def score(run, inputs, out, settings):
 
     Args:
         run: Name of the run.
-        inputs: Path `submission` of the package, and either `hidden_set`, an npz with `images`
-            and `labels`, whose pictures the package gets at their own size, or `images`, uint8
-            (N, S, S, 3), and `table`, its CSV with `label` and `group`.
+        inputs: Paths `submission` of the package, `images`, uint8 (N, S, S, 3), `table`, its
+            CSV with `label` and `group`, and `train`, the CSV of the training images, in which
+            every class occurs.
         out: Path `score` of the result.
-        settings: `bootstrap` (number of resamples), `seed`, `classes` (names in the order of
-            the labels, or None to take them from the table), `fit` (what makes pictures of the
-            npz square) and `set` (name of the images).
+        settings: `bootstrap` (number of resamples), `seed` and `set` (name of the images).
 
     Raises:
         InputError: The package is damaged, fails, or returns anything but labels.
     """
+    images, table = Path(inputs["images"]).absolute(), io.read_table(inputs["table"])
+    labels, k = table["label"].to_numpy(), len(class_names(io.read_table(inputs["train"])))
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder, "package")
         _unpack(inputs["submission"], unpacked)
-        images, labels, groups, k = _hidden_set(inputs, settings, folder)
         started = time.perf_counter()
         predicted, keras_version = _ask(inputs["submission"], unpacked, images, folder)
         seconds = time.perf_counter() - started
@@ -66,7 +64,7 @@ def score(run, inputs, out, settings):
     accuracy = scores_with_intervals(
         labels,
         predicted.astype(np.int64),
-        groups,
+        table["group"].to_numpy(),
         k,
         resamples=settings["bootstrap"],
         seed=settings["seed"],
@@ -86,27 +84,6 @@ def score(run, inputs, out, settings):
         f"{run}: accuracy {100 * accuracy['value']:.1f} % on {len(labels)} images "
         f"({settings['set']}), from its package alone"
     )
-
-
-def _hidden_set(inputs, settings, folder):
-    """Return the path of the images, labels (n,), groups (n,) and the number of classes."""
-    if "hidden_set" in inputs:
-        images = Path(folder, "images.npy")
-        table = copy_npz(
-            inputs["hidden_set"],
-            images,
-            classes=settings["classes"],
-            image_size=None,
-            fit=settings["fit"],
-            every_class=False,
-        )
-        groups = table["id"]
-    else:
-        images = Path(inputs["images"]).absolute()
-        table = io.read_table(inputs["table"])
-        groups = table["group"]
-    k = len(settings["classes"] or class_names(table))
-    return images, table["label"].to_numpy(), groups.to_numpy(), k
 
 
 def _unpack(path, folder):

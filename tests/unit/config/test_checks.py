@@ -35,8 +35,8 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
             "dataset.path: found ~/blood, expected a path without",
         ),
         (
-            {"codabench": {"hidden_set": "a}.npz"}},
-            "codabench.hidden_set: found a}.npz, expected",
+            {"test_sets": {"lab": {"source": "npz", "path": "a}.npz"}}},
+            "test_sets.lab.path: found a}.npz, expected",
         ),
         (
             changed("backbones.vgg16.weights", "~/a.weights.h5"),
@@ -116,11 +116,37 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
             "codabench.scores: found the text 'convnext', expected a run of this study",
         ),
         (
+            {"codabench": {"hidden_set": "hidden.npz"}},
+            "codabench.hidden_set: found the text 'hidden.npz', expected the name of an entry "
+            "of test_sets; images get one by test_sets: {NAME: {source: npz, path: FILE.npz}}",
+        ),
+        (
+            {"test_sets": {"splits": {"source": "npz", "path": "a.npz"}}},
+            "test_sets.splits: found a name that the study uses itself, expected another name",
+        ),
+        (
             {
-                "codabench": {"hidden_set": "hidden.npz"},
+                "test_sets": {"lab": {"source": "npz", "path": "a.npz"}},
                 "dataset": {"source": "folder", "path": "cells", "classes": None},
             },
-            "dataset.classes: found null, expected the names",
+            "test_sets.lab.classes: found no entry and no dataset.classes, expected the class",
+        ),
+        (
+            {
+                "test_sets": {
+                    "lab": {"source": "npz", "path": "a.npz", "classes": {1: "ig", 2: None}}
+                }
+            },
+            "test_sets.lab.classes: found 1, 2, expected the labels of the npz, 0, 1, 2, ...",
+        ),
+        (
+            {"test_sets": {"lab": {"source": "folder", "path": "a", "classes": {"IG": "igs"}}}},
+            "test_sets.lab.classes.IG: found the text 'igs', expected one of dataset.classes",
+        ),
+        (
+            {"tuning": {"select_by": "tset_augmented"}},
+            "tuning.select_by: found the text 'tset_augmented', expected val, test_augmented "
+            "or an entry of test_sets; did you mean test_augmented?",
         ),
     ],
 )
@@ -190,12 +216,27 @@ def test_images_that_are_not_there_or_in_the_way_are_refused(study, source, path
         checks.check_dataset(of(source, path))
 
 
-def test_a_missing_hidden_set_is_refused(study):
-    checks.check_hidden_set(DEFAULTS)
-    checks.check_hidden_set(validated(changed("codabench.hidden_set", "cells.npz"), SCHEMA))
-    config = validated(changed("codabench.hidden_set", "cell.npz"), SCHEMA)
-    with pytest.raises(InputError, match=r"hidden_set: found nothing at .* mean cells\.npz"):
-        checks.check_hidden_set(config)
+def test_a_test_set_that_is_not_there_or_in_the_way_is_refused(study):
+    def check(path, **entry):
+        entry = {"source": "npz", "path": path, **entry}
+        checks.check_test_sets(validated({"test_sets": {"lab": entry}}, SCHEMA))
+
+    checks.check_test_sets(DEFAULTS)
+    check("cells.npz")
+    with pytest.raises(InputError, match=r"lab\.path: found nothing at .* mean cells\.npz"):
+        check("cell.npz")
+    with pytest.raises(
+        InputError, match=r"lab\.path: found a file .* a folder of class folders"
+    ):
+        check("cells.npz", source="folder")
+    with pytest.raises(InputError, match=r"lab\.path: found .*, the folder of the study"):
+        check(".", source="folder")
+
+
+def test_labels_of_a_class_map_may_be_numbers():
+    entry = {"source": "npz", "path": "a.npz", "classes": {0: "ig", 1: None}}
+    config = validated({"test_sets": {"lab": entry}}, SCHEMA)
+    assert config["test_sets"]["lab"]["classes"] == {"0": "ig", "1": None}
 
 
 def test_weights_must_be_there_even_once_they_are_converted(study):

@@ -131,9 +131,22 @@ def test_lists_are_capped_beside_their_full_count(published):
     assert skipped["examples"][2] == {"source": "blast/2.txt", "reason": "no picture"}
 
 
-def test_what_was_left_out_of_the_holdout_is_counted_and_listed():
-    removed = pd.DataFrame({"source": ["x", "y"], "class_name": "ig", "difference": [0, 0.1]})
-    removed["reason"] = "duplicate of study image 7"
-    found = audit.audit(*dataset(), (pd.DataFrame({"id": range(5)}), removed))
-    assert found["counts"]["holdout"] == 5 and found["counts"]["holdout_removed"] == 2
-    assert [entry["source"] for entry in found["holdout_removed"]["examples"]] == ["y", "x"]
+def test_what_was_left_out_of_a_test_set_is_counted_and_listed():
+    kept = pd.DataFrame({"class_name": ["<b>ig</b>"] * 5})
+    left_out = pd.DataFrame({"source": list("xyzv"), "class_name": "ig"})
+    left_out["reason"] = ["class left out: eos", "duplicate of study image 7"] + [
+        "duplicate of study image 9",
+        "unreadable: cut off",
+    ]
+    left_out["difference"] = [None, 0, 0.1, None]
+    found = audit.audit(*dataset(), {"raabin": (kept, left_out)})["test_sets"]["raabin"]
+    assert found["kept"] == 5 and found["classes"] == {"blast": 0, "<b>ig</b>": 5}
+    assert found["reasons"] == {
+        "duplicate of study image": 2,
+        "class left out: eos": 1,
+        "unreadable": 1,
+    }
+    assert found["left_out"]["count"] == 4
+    examples = found["left_out"]["examples"]
+    assert [entry["source"] for entry in examples] == ["z", "y", "x", "v"]
+    assert [entry["difference"] for entry in examples] == [0.1, 0, None, None]

@@ -91,15 +91,6 @@ def test_pictures_of_an_npz_are_made_square_and_resized(tmp_path, acquire, caplo
     assert (images[:, :, 0] < 40).all() and (images[:, 3:5, 3:5] > 70).all()
 
 
-@pytest.mark.parametrize(("fit", "edge"), [("crop", 20), ("pad", 30)])
-def test_pictures_of_an_npz_may_keep_their_own_size(tmp_path, fit, edge):
-    np.savez(tmp_path / "a.npz", images=np.zeros((2, 20, 30, 3), np.uint8), labels=[0, 1])
-    readers.copy_npz(
-        tmp_path / "a.npz", tmp_path / "i.npy", classes=CLASSES, image_size=None, fit=fit
-    )
-    assert io.open_images(tmp_path / "i.npy").shape == (2, edge, edge, 3)
-
-
 def test_an_npz_needs_class_names(tmp_path, acquire):
     with pytest.raises(InputError, match="dataset.classes is empty"):
         acquire(tmp_path / "a.npz", "npz", classes=None)
@@ -126,10 +117,9 @@ def test_bloodmnist_gives_the_dataset_and_the_holdout(archive, out, acquire):
     assert samples["source"][5] == "bloodmnist_64.npz/train_images[5]"
     assert np.array_equal(io.open_images(out["holdout_images"]), arrays["test_images"])
     table = io.read_table(out["holdout_table"])
-    assert table.columns.tolist() == readers.HOLDOUT_COLUMNS
-    assert table["parent_id"].tolist() == table["id"].tolist() == [0, 1, 2, 3]
+    assert table.columns.tolist() == readers.COLUMNS
+    assert table["id"].tolist() == [0, 1, 2, 3]
     assert table["class_name"].tolist() == ["blast", "ig", "blast", "ig"]
-    assert set(table["policy"]) == {"original"} and set(table["copy"]) == {0}
 
 
 def test_a_bloodmnist_put_in_place_by_hand_is_checked_before_use(archive, out, acquire):

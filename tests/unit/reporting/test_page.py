@@ -853,17 +853,26 @@ def test_the_holdout_is_named_and_what_was_left_out_of_it(small, tmp_path):
     metrics["subsets"]["holdout"] = metrics["subsets"]["test"]
     write_json(made.results / "vgg16_cfg1" / "metrics.json", metrics)
     audit = read_json(made.inputs["audit"])
-    audit["counts"] |= {"holdout": 3400, "holdout_removed": 21}
     row = {"source": "bloodmnist.npz/test_images[7]", "class_name": "ig"}
     row |= {"reason": "duplicate of study image 5", "difference": 0.01}
-    audit["holdout_removed"] = {"count": 21, "examples": [row]}
+    audit["test_sets"]["holdout"] = {
+        "kept": 3400,
+        "classes": {"basophil": 1200, "ig": 2200, "platelet": 0, "monocyte": 0},
+        "reasons": {"duplicate of study image": 20, "unreadable": 1},
+        "left_out": {"count": 21, "examples": [row, row | {"difference": None}]},
+    }
     write_json(tmp_path / "audit.json", audit)
     page = made.write(audit=tmp_path / "audit.json", confusion=[], predictions=[])
     assert "BloodMNIST's own test split" in text(page.by_id("grid"))
     assert "same laboratory" in text(page.by_id("claims"))
     assert "holdout accuracy, %" in page.grid()["vgg16_cfg1"]
     data = text(page.by_id("data"))
-    assert "The holdout has 3,400 images. 21 were left out" in data
+    assert (
+        "The test set holdout has 3,400 images: basophil 1,200, ig 2,200. It has none of"
+        in data
+    )
+    assert "platelet, monocyte, which its means over classes leave out." in data
+    assert "Left out: 20 (duplicate of study image), 1 (unreadable)." in data
     assert "duplicate of study image 5" in data
 
 
