@@ -1,13 +1,16 @@
-"""What the workflow computes, and the direct way to the same result: two sides of each row.
+"""What the workflow computes, and other ways to the same result: the sides of each row.
 
-A side is a function of a `Setting`; it gets everything ready, then yields, and what it does
-from there to its end is timed. What it returns, arrays or numbers by name, must be the same on
-both sides. Every side runs in a process of its own, which has begun TensorFlow already.
+`direct` passes the images through the network in every epoch; `notebook` passes them once and
+fits heads on the features, as a good user does by hand. A side is a function of a `Setting`; it
+gets everything ready, then yields, and what it does from there to its end is timed. What it
+returns, a list of arrays, must be the same on all sides. Every side runs in a process of its
+own, which has begun TensorFlow already.
 """
 
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import direct_way
@@ -268,16 +271,19 @@ def head_on(setting, base, head):
     return head, direct_way.classifier(setting.application, base, head)
 
 
-def direct_extraction(setting):
-    train, val = setting.subset("train"), setting.subset("val")
+def their_extraction(setting, cache=False):
+    sets = setting.subset("train"), setting.subset("val")
     yield
-    base = direct_way.load_base(setting.application, setting.size, setting.weights)
+    base = their_network(setting)
     base.trainable = False
+    if cache:
+        sets = [direct_way.features(setting.application, base, each) for each in sets]
     found = []
     for entry in HEADS:
-        _, model = head_on(setting, base, entry)
+        head, model = head_on(setting, base, entry)
         phase, rate = "feature_extraction", entry["learning_rate"]
-        found += first_epoch(model, train, val, phase, setting.epochs, rate)
+        model = head if cache else model
+        found += first_epoch(model, *sets, phase, setting.epochs, rate)
     return found
 
 
@@ -307,11 +313,14 @@ def direct_finetuning(setting):
     return found
 
 
-def direct_grid(setting):
+def their_grid(setting, cache=False):
     train, val = setting.subset("train"), setting.subset("val")
     yield
-    base = direct_way.load_base(setting.application, setting.size, setting.weights)
+    base = their_network(setting)
     start, found = base.get_weights(), []
+    cached = cache and [
+        direct_way.features(setting.application, base, each) for each in (train, val)
+    ]
     for entry in HEADS:
         base.set_weights(start)
         keras.utils.set_random_seed(SEED)
@@ -322,22 +331,30 @@ def direct_grid(setting):
         }
         top = NETWORKS[setting.application]["top"]
         network = (setting.application, base, head, top)
-        model = direct_way.fit_phases(*network, plan, train, val, BATCH, SEED)
+        model = direct_way.fit_phases(*network, plan, train, val, BATCH, SEED, cached)
         found.append(accuracy(model, *val))
     return found
 
 
-def direct_search(setting):
+def their_search(setting, cache=False):
     paths = setting.write()
     inputs = {f"table_{name}": paths[f"table_{name}"] for name in ("train", "val")}
     inputs |= {f"embeddings_{name}": paths[f"images_{name}"] for name in ("train", "val")}
+    sets = {name: setting.subset(name) for name in ("train", "val")}
     yield
-    base = direct_way.load_base(setting.application, setting.size, setting.weights)
+    base = their_network(setting)
     base.trainable = False
+    network = partial(direct_way.classifier, setting.application, base)
+    if cache:
+        network = None
+        for name, subset in sets.items():
+            features, _ = direct_way.features(setting.application, base, subset)
+            inputs[f"embeddings_{name}"] = setting.folder / f"features_{name}.npy"
+            np.save(inputs[f"embeddings_{name}"], features)
     scratch = setting.scratch()
     out = {"head": scratch / "head.json", "trials": scratch / "trials.csv"}
-    settings = search_settings()
-    direct_way.search_head(setting.application, base, "direct", settings, inputs, out, scratch)
+    count, settings = base.output_shape[-1], search_settings()
+    direct_way.search_head(count, network, "theirs", settings, inputs, out, scratch)
     return first_trials(pd.read_csv(out["trials"]))
 
 
@@ -423,28 +440,39 @@ def direct_first_step(setting):
 
 
 SIDES = {
-    "extraction": (our_extraction, direct_extraction),
-    "finetuning": (our_finetuning, direct_finetuning),
-    "grid": (our_grid, direct_grid),
-    "search": (our_search, direct_search),
-    "forward": (our_forward, direct_forward),
-    "steps": (our_steps, direct_steps),
-    "first_step": (our_first_step, direct_first_step),
+    "extraction": {
+        "ours": our_extraction,
+        "notebook": partial(their_extraction, cache=True),
+        "direct": their_extraction,
+    },
+    "search": {
+        "ours": our_search,
+        "notebook": partial(their_search, cache=True),
+        "direct": their_search,
+    },
+    "grid": {
+        "ours": our_grid,
+        "notebook": partial(their_grid, cache=True),
+        "direct": their_grid,
+    },
+    "finetuning": {"ours": our_finetuning, "direct": direct_finetuning},
+    "forward": {"ours": our_forward, "direct": direct_forward},
+    "steps": {"ours": our_steps, "direct": direct_steps},
+    "first_step": {"ours": our_first_step, "direct": direct_first_step},
 }
 
 
 def run_side(row, side, setting):
-    """Return (seconds, results as a list of arrays) of one side of a row."""
-    ours = side == "ours"
-    if ours:
+    """Return (seconds of the processor, results as a list of arrays) of one side of a row."""
+    if side == "ours":
         backend.begin(SEED)
     else:
         keras.utils.set_random_seed(SEED)
-    work = SIDES[row][not ours](setting)
+    work = SIDES[row][side](setting)
     next(work)
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         next(work)
     except StopIteration as end:
-        return time.perf_counter() - begun, end.value
+        return time.process_time() - begun, end.value
     raise AssertionError(f"{row}, {side}: yields twice")

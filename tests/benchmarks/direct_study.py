@@ -1,6 +1,7 @@
 """The networks of a finished study, trained the direct way (`direct_way.py`)."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import direct_way
@@ -74,4 +75,12 @@ def search(study, config, name, base):
     inputs |= {f"embeddings_{part}": folder / f"{part}.npy" for part in ("train", "val")}
     with tempfile.TemporaryDirectory() as scratch:
         out = {"head": Path(scratch, "head.json"), "trials": Path(scratch, "trials.csv")}
-        direct_way.search_head(application, base, name, settings, inputs, out, Path(scratch))
+        direct_way.search_head(
+            base.output_shape[-1],
+            partial(direct_way.classifier, application, base),
+            name,
+            settings,
+            inputs,
+            out,
+            Path(scratch),
+        )

@@ -4,8 +4,11 @@ https://keras.io/guides/transfer_learning: a network of keras.applications witho
 frozen and in inference mode, a head on it, `fit` on images; then layers are unfrozen, the
 model is compiled again, and `fit` again. So does a notebook, head by head.
 
-It learns from the same batches as the workflow, from the same starting weights, for the same
-epochs, so that both must end in the same weights. Nothing here is slower than it has to be: a
+The guide's lighter variant is here, too: a notebook that passes the images through the network
+once, with `predict`, and fits heads on what came out.
+
+Both learn from the same batches as the workflow, from the same starting weights, for the same
+epochs, so that all must end in the same weights. Nothing here is slower than it has to be: a
 network is built once for all heads, and what Keras does on its own is left on.
 """
 
@@ -51,6 +54,13 @@ def classifier(application, base, head):
     return keras.Model(inputs, head(x))
 
 
+def features(application, base, subset):
+    """Pass the images of a subset through the network once; return the features and labels."""
+    images, labels = subset
+    network = classifier(application, base, keras.layers.Identity())
+    return network.predict(images, batch_size=64, verbose=0), labels
+
+
 def unfreeze(base, boundary=None):
     """Let everything but BatchNormalization train, or what comes after the layer `boundary`."""
     base.trainable = True
@@ -66,14 +76,18 @@ def freeze_normalization(head):
             layer.trainable = False
 
 
-def fit_phases(application, base, head, top, phases, train, val, batch_size, seed):
+def fit_phases(application, base, head, top, phases, train, val, batch_size, seed, cached=None):
     """Fit a head on the frozen network, then layers from `top` on, then all; return the model.
 
-    `phases` holds (epochs, learning rate) by the name of the phase.
+    `phases` holds (epochs, learning rate) by the name of the phase. The first one fits the head
+    on `cached`, the features of (train, val), if there are any.
     """
     base.trainable = False
     model = classifier(application, base, head)
     for phase, (epochs, rate) in phases.items():
+        if phase == "feature_extraction" and cached:
+            fit(head, *cached, phase, epochs, rate, batch_size, seed)
+            continue
         if phase == "finetune_top":
             unfreeze(base, top)
         elif phase == "finetune_all":
@@ -123,22 +137,23 @@ def fit(
     )
 
 
-def search_head(application, base, run, settings, inputs, out, folder):
-    """Search a head by passing the images through the network in every trial.
+def search_head(features_count, network, run, settings, inputs, out, folder):
+    """Search a head; each trial fits what `network` makes of it, or the head alone.
 
     The same oracle proposes the heads as in the workflow's own search, of which this process
-    must run none afterwards: `inputs` holds images instead of embeddings, and a trial is `fit`.
+    must run none afterwards: a trial is `fit`. `inputs` holds what the trial learns from as
+    embeddings: images, where `network` puts the head on the base.
     """
 
     def run_trial(name, settings, row, start, train, val, classes):
         seed = np.random.SeedSequence([settings["seed"], row["trial"]]).generate_state(1)[0]
         keras.utils.set_random_seed(int(seed))
         chosen = row | {"batch_norm": settings["space"]["batch_norm"]}
-        head = build_head(chosen, base.output_shape[-1], classes)
+        head = build_head(chosen, features_count, classes)
         if start is not None:
             head.set_weights(start)
         history = fit(
-            classifier(application, base, head),
+            network(head) if network else head,
             (train.inputs, train.labels),
             (val.inputs, val.labels),
             f"round_{row['round']}",
