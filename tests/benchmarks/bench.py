@@ -3,7 +3,7 @@
     make bench                        # all rows, an hour; then augmentation and growth
     make bench ARGS="--scale 0.1"     # of these rows, with a tenth of the images
     make bench ARGS="--only search"   # rows whose name holds this
-    make bench ARGS="--against notebook"   # without the direct way, which takes most of the hour
+    make bench ARGS="--against notebook"   # without the direct way, which takes longest
 
 One table: what, ours, the clever notebook and the direct way (both `direct_way.py`, plain
 Keras), how many times ours goes into each, what was to be reached, and by how much the results

@@ -86,6 +86,7 @@ def test_a_training_step_tells_speed_and_memory():
     assert (few[3], many[3]) == ("8", "32")
     per_image, more = (mib.replace(",", "") for mib in (many[-1], many[-2]))
     assert 1 < float(per_image) < 100 and float(more) > float(few[-1].replace(",", ""))
+    assert all(0 < float(many[place].rstrip("%")) < 100 for place in (5, 8))
     # 0.04 thousand million multiplications of 96 px, as published (0.22 of 224 px).
-    rate, tera = float(many[5]), float(many[6])
-    assert tera * 1e12 / rate / 6 == pytest.approx(0.22e9 * (96 / 224) ** 2, rel=0.15)
+    rate, share, of = float(many[7]), float(many[8].rstrip("%")) / 100, float(many[9])
+    assert share * of * 1e12 / rate / 6 == pytest.approx(0.22e9 * (96 / 224) ** 2, rel=0.15)
