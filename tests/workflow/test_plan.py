@@ -296,7 +296,9 @@ def jobs(bare, environment):
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
-    assert {name for name, *_ in found} == RULES.keys() - {"smears", "acquire_test_set"} | {"all"}
+    assert {name for name, *_ in found} == RULES.keys() - {"smears", "acquire_test_set"} | {
+        "all"
+    }
     return [job for job in found if job[0] != "all"]
 
 
