@@ -31,7 +31,7 @@ LIMITS = {"seconds": 30, "MiB of memory": 2048, "MB of page": 15, "TensorFlow im
 REPORT = """
 import json, pickle, pathlib, sys, time
 begun = time.perf_counter()
-from hemagrid.report import write_report
+from hemagrid.reporting.page import write_report
 inputs = pickle.load(open(sys.argv[1], "rb"))
 write_report(sys.argv[2], inputs, select_by="test_augmented")
 seconds = time.perf_counter() - begun

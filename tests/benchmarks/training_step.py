@@ -123,7 +123,7 @@ def measured(application, precision, xla, batch, arguments):
     )
 
     def multiply():
-        keras.ops.convert_to_numpy(keras.ops.matmul(matrix, matrix)[0, 0])
+        float(keras.ops.cast(keras.ops.matmul(matrix, matrix)[0, 0], "float32"))
 
     works = {
         "forward": lambda: model.predict_on_batch(images[0]),

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from hemagrid.reporting.resources import usage_table  # noqa: E402
 from hemagrid.reporting.text import aligned  # noqa: E402
 
-TENSORFLOW = ["augment", "backbone_weights", "embed", "train", "search", "explain"]
+TENSORFLOW = ["augment", "backbone_weights", "embed", "train", "predict", "search", "explain"]
 TENSORFLOW += ["score_submission"]
 LEAST = 0.01  # share of rules that get a row of their own
 
