@@ -131,6 +131,8 @@ def _config(runs, classes, bootstrap, seed):
         "evaluation": {"bootstrap": bootstrap},
         "published": True,
         "seed": seed,
+        "split_seed": None,
+        "train_seed": None,
     }
 
 

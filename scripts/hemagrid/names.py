@@ -76,6 +76,7 @@ HISTORY = "results/{run}/history.csv"
 PREDICTIONS = "results/{run}/predictions/{test_set}.npz"
 COST = "results/{run}/cost.json"
 METRICS = "results/{run}/metrics.json"
+SUMMARY = "results/{run}/replicates.json"
 CONFUSION = "results/{run}/confusion_matrix.csv"
 RUN_FIGURE = "results/{run}/{figure}.{format}"
 RUN_FIGURES = ("confusion_matrix", "learning_curves", "reliability", "risk_coverage")

@@ -36,6 +36,13 @@ TUNED = [
     for run in KNOWN.values()
     if run.head in names.TUNED_HEADS and run.replicate == 1
 ]
+# The replicates of each run, itself first.
+REPLICATES = {
+    run.name: [replicate.name for replicate in grid.replicates(config, run)]
+    for run in KNOWN.values()
+    if not run.repeats
+}
+REPEATED = [run for run, replicates in REPLICATES.items() if len(replicates) > 1]
 EVALUATED = grid.evaluated_subsets(config)
 # Rules after training run again when this changes; those before it have a `revision`.
 CODE = code()
@@ -110,6 +117,34 @@ def trained_runs(wildcards):
 def evaluated_runs(wildcards):
     """Name all runs: those with a network, then the controls."""
     return [*trained_runs(wildcards), *names.CONTROLS]
+
+
+def trained_replicates(wildcards):
+    """Name all networks that are trained: each run of `trained_runs` with its replicates."""
+    return [name for run in trained_runs(wildcards) for name in REPLICATES[run]]
+
+
+def tuned_replicates(wildcards):
+    """Name the tuned runs, each with its replicates."""
+    return [name for run in tuned_runs(wildcards) for name in REPLICATES[run]]
+
+
+def evaluated_replicates(wildcards):
+    """Name all runs: those that are trained with their replicates, then the controls."""
+    return [*trained_replicates(wildcards), *names.CONTROLS]
+
+
+def metrics_of(*runs):
+    """Name the metrics of runs: the summary of its replicates where a run has several."""
+    return [
+        fill(names.SUMMARY if run in REPEATED else names.METRICS, run=run)
+        for run in runs
+    ]
+
+
+def all_metrics(wildcards):
+    """Name the metrics of all runs and controls, as `metrics_of`."""
+    return metrics_of(*evaluated_runs(wildcards))
 
 
 def fill(pattern, **wildcards):

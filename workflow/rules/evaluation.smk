@@ -1,7 +1,8 @@
 """From predictions to metrics and figures, without a deep-learning library.
 
 Needs: results/{run}/predictions/, cost.json, history.csv. Makes: results/{run}/
-metrics.json, confusion_matrix.csv, and of these the figures, as SVG and PDF.
+metrics.json, confusion_matrix.csv, and of these the figures, as SVG and PDF; and
+replicates.json, the mean metrics of a run with several replicates.
 """
 
 # As runs stand in their metrics.
@@ -19,8 +20,19 @@ DESCRIPTIONS = {
 }
 
 
+# The metrics and predictions of a run's replicates.
+OF_REPLICATES = {
+    run: {
+        "metrics": expand(names.METRICS, run=REPLICATES[run]),
+        "predictions": expand(list(PREDICTED.values()), run=REPLICATES[run]),
+    }
+    for run in REPEATED
+}
+
+
 localrules:
     evaluate,
+    summarize,
     plot_run,
 
 
@@ -56,6 +68,33 @@ rule evaluate:
         "Evaluating {wildcards.run}"
     script:
         "../../scripts/evaluate.py"
+
+
+rule summarize:
+    input:
+        unpack(lookup("{run}", within=OF_REPLICATES)),
+    output:
+        summary=names.SUMMARY,
+    log:
+        "logs/summarize/{run}.log",
+    benchmark:
+        "benchmarks/summarize/{run}.tsv"
+    wildcard_constraints:
+        run="|".join(REPEATED),
+    priority: 10
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(10),
+    params:
+        bootstrap=config["evaluation"]["bootstrap"],
+        seed=grid.split_seed(config),
+        code=CODE,
+    message:
+        "Averaging the replicates of {wildcards.run}"
+    script:
+        "../../scripts/summarize.py"
 
 
 rule plot_run:

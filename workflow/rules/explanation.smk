@@ -8,7 +8,7 @@ Makes: results/explanation/ and results/figures/explanation.png.
 rule explain:
     # The models of all runs: which one is the best, the job finds out.
     input:
-        metrics=collect(names.METRICS, run=evaluated_runs),
+        metrics=all_metrics,
         models=collect(names.MODEL, run=trained_runs),
         predictions=collect(
             fill(names.PREDICTIONS, test_set=names.TEST_AUGMENTED), run=trained_runs

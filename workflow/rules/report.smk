@@ -19,6 +19,14 @@ TUNING = {name: fill(names.TABLE, table=name, format="csv") for name in TUNING_T
 if TUNING_TABLES:
     TUNING["finalists"] = names.FINALISTS
     TUNING["trials"] = collect(names.TRIALS, run=tuned_runs)
+# A row per replicate; nothing where every run has one.
+REPLICATE_TABLE = (
+    {"replicates": fill(names.TABLE, table="replicates", format="csv")}
+    if REPEATED
+    else {}
+)
+# The runs of the grid with their replicates.
+TRAINED = [name for run in RUNS for name in REPLICATES[run]]
 # What the study ends with, as far as it is known before its finalists are.
 FINAL = {
     "report": names.REPORT,
@@ -31,6 +39,7 @@ FINAL = {
             "abstention",
             "winner",
             *TUNING_TABLES,
+            *REPLICATE_TABLE,
         ]
     ],
     "figures": [
@@ -42,24 +51,25 @@ FINAL = {
         fill(names.CONTACT_SHEET, subset=names.TEST_AUGMENTED),
         names.EXPLANATION,
     ],
-    "models": expand(names.MODEL, run=RUNS),
+    "models": expand(names.MODEL, run=TRAINED),
     "grid": expand(
-        names.RUN_FIGURE, run=RUNS, figure=names.RUN_FIGURES, format=FORMATS
+        names.RUN_FIGURE, run=TRAINED, figure=names.RUN_FIGURES, format=FORMATS
     ),
     "controls": expand(names.METRICS, run=names.CONTROLS),
 }
-# And for each of the tuned runs.
+# And for each of the tuned runs and their replicates.
 TUNED_FILES = [
     names.MODEL,
     *expand(
         names.RUN_FIGURE, figure=names.RUN_FIGURES, format=FORMATS, allow_missing=True
     ),
-    *expand(names.TRIALS_FIGURE, format=FORMATS, allow_missing=True),
 ]
+TRIALS_FILES = expand(names.TRIALS_FIGURE, format=FORMATS, allow_missing=True)
 
 
 localrules:
     aggregate,
+    list_replicates,
     compare_with_winner,
     plot_grid,
     plot_classes,
@@ -70,7 +80,7 @@ localrules:
 
 rule aggregate:
     input:
-        metrics=collect(names.METRICS, run=evaluated_runs),
+        metrics=all_metrics,
         codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
         audit=names.AUDIT,
     output:
@@ -125,10 +135,41 @@ rule aggregate:
         "../../scripts/aggregate.py"
 
 
+rule list_replicates:
+    input:
+        metrics=collect(names.METRICS, run=trained_replicates),
+    output:
+        **in_text(table="replicates"),
+        table=report(
+            fill(names.TABLE, table="replicates", format="csv"),
+            caption="../report/replicates.rst",
+            category="Tables",
+            labels={"table": "all replicates", "format": "CSV"},
+        ),
+    log:
+        "logs/list_replicates.log",
+    benchmark:
+        "benchmarks/list_replicates.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        **LIGHT,
+    params:
+        seeds={
+            run.name: (run.base, run.replicate, grid.train_seed(config, run.replicate))
+            for run in KNOWN.values()
+        },
+        code=CODE,
+    message:
+        "Listing all replicates"
+    script:
+        "../../scripts/list_replicates.py"
+
+
 rule compare_with_winner:
     input:
-        metrics=collect(names.METRICS, run=evaluated_runs),
-        predictions=collect(list(PREDICTED.values()), run=trained_runs),
+        metrics=all_metrics,
+        predictions=collect(list(PREDICTED.values()), run=trained_replicates),
     output:
         **in_text(winner="winner"),
         winner=report(
@@ -157,7 +198,7 @@ rule compare_with_winner:
 
 rule plot_grid:
     input:
-        metrics=collect(names.METRICS, run=evaluated_runs),
+        metrics=all_metrics,
     output:
         accuracy=report(
             fill(names.FIGURE, figure="accuracy", format="svg"),
@@ -260,7 +301,7 @@ rule record_study:
             *expand(names.FOUND_SOURCE, test_set=config["test_sets"]),
         ],
         files=FOUNDATION,
-        metrics=collect(names.METRICS, run=evaluated_runs),
+        metrics=collect(names.METRICS, run=evaluated_replicates),
     output:
         versions=report(
             names.VERSIONS,
@@ -299,8 +340,9 @@ rule record_study:
 rule report:
     input:
         **TUNING,
+        **REPLICATE_TABLE,
         **per_subset(names.SUBSET_IMAGES, EVALUATED[1:], "images_{subset}"),
-        metrics=collect(names.METRICS, run=evaluated_runs),
+        metrics=all_metrics,
         predictions=collect(list(PREDICTED.values()), run=trained_runs),
         confusion=collect(names.CONFUSION, run=trained_runs),
         history=collect(names.HISTORY, run=trained_runs),

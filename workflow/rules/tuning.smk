@@ -32,7 +32,7 @@ localrules:
 # A checkpoint: which runs the study goes on to is known once this is written.
 checkpoint select_finalists:
     input:
-        metrics=expand(names.METRICS, run=RIVALS),
+        metrics=metrics_of(*RIVALS),
     output:
         finalists=names.FINALISTS,
     log:
@@ -115,8 +115,8 @@ rule plot_trials:
 
 rule compare_tuned:
     input:
-        metrics=collect(names.METRICS, run=evaluated_runs),
-        predictions=collect(list(PREDICTED.values()), run=trained_runs),
+        metrics=all_metrics,
+        predictions=collect(list(PREDICTED.values()), run=trained_replicates),
         heads=collect(names.FOUND_HEAD, run=tuned_runs),
         codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
         audit=names.AUDIT,

@@ -267,7 +267,7 @@ class Estimate:
 
     def _predict(self, device, run):
         if run.kind == "cnn":
-            settings = self.config["cnns"][run.name]
+            settings = self.config["cnns"][run.base]
             return self._sum(device, CNN, [("forward", self.evaluated)], settings)
         passes = [("trunk", self.evaluated), ("top", self.evaluated)]
         return self._sum(device, self._network(run.backbone), passes)

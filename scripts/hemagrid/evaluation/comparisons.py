@@ -6,6 +6,7 @@ import pandas as pd
 from hemagrid.errors import InputError
 from hemagrid.evaluation.metrics import best_run, put, with_bounds
 from hemagrid.evaluation.predictions import read_predictions
+from hemagrid.evaluation.replicates import compare_accuracies
 from hemagrid.evaluation.statistics import ALPHA, holm, paired
 from hemagrid.names import TUNED, TUNED_ADAMW, TUNED_HEADS, VAL, subset_title
 
@@ -13,13 +14,17 @@ BETTER = "better"
 WORSE = "worse"
 NOT_SHOWN = "not shown to differ"
 """What a table says of a difference."""
+EXTRA = ("covers", "seed_share_pct")
+"""What it says beyond that where runs have several replicates."""
 
 
-def compare(pairs, predictions, *, family, bootstrap, seed):
+def compare(pairs, predictions, *, family, bootstrap, seed, replicates=None):
     """Compare the accuracies of pairs of runs on every test subset that both predicted on.
 
-    The p value is that of `statistics.sign_flip_test` over groups of near duplicates, corrected
-    for the tests of its family (Holm). A corrected p value of at most 0.05 decides the verdict.
+    The p value is that of `statistics.sign_flip_test` over groups of near duplicates or, where
+    a run of the pair has several replicates, of `replicates.compare_accuracies`. It is
+    corrected for the tests of its family (Holm). A corrected p value of at most 0.05 decides
+    the verdict.
 
     The intervals of a family hold together with probability 0.95 (Bonferroni, which is a
     little wider than Holm needs). Their side of zero is Holm's: an interval holds zero exactly
@@ -33,23 +38,23 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
         family: "subset" if each subset is a family of its own, "table" if all rows are one.
         bootstrap: Number of resamples.
         seed: Seed of the resamples.
+        replicates: {run: names of its replicates} of runs that have several; those without
+            predictions do not count. None if no run has.
 
     Returns:
         A data frame, by pair, then subset: run, compared_with, subset, `points` (accuracy of
         run minus other) with `points_low` and `points_high`, in percentage points, p_value,
-        p_holm, `family` (which comparisons p_holm and the interval allow for), verdict.
+        p_holm, `family` (which comparisons p_holm and the interval allow for), verdict. With
+        `replicates` also `covers`, what the interval and the p value cover, and
+        `seed_share_pct`, the share of the difference's variance that more replicates would
+        reduce.
 
     Raises:
         InputError: if two runs did not predict on the same images.
     """
-    answers = {}
+    answers, replicates = {}, replicates or {}
     for run in dict.fromkeys(run for pair in pairs for run in pair):
-        class_names, subsets = read_predictions(predictions[run])
-        answers[run] = {
-            subset: (class_names, labels, groups, probabilities.argmax(axis=1) == labels)
-            for subset, (labels, probabilities, groups) in subsets.items()
-            if subset != VAL
-        }
+        answers[run] = _answers(run, replicates.get(run, [run]), predictions)
     compared = {
         subset: found
         for subset in dict.fromkeys(
@@ -60,27 +65,18 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
     tests = sum(map(len, compared.values()))
     rows = []
     for subset, found in compared.items():
-        differences = []
         for run, other in found:
-            ours, theirs = answers[run][subset], answers[other][subset]
-            if not all(map(np.array_equal, ours[:3], theirs[:3])):
-                raise InputError(
-                    f"{run} and {other} did not predict on the same {subset_title(subset)} "
-                    f"images: found {len(ours[1])} and {len(theirs[1])} rows whose labels or "
-                    "groups differ, expected the same ones; remove the older predictions "
-                    "and run again"
-                )
-            differences.append(ours[3].astype(np.int8) - theirs[3])
+            _check_same(subset, run, answers[run][subset], other, answers[other][subset])
         size = len(found) if family == "subset" else tests
-        results = paired(
-            np.stack(differences, axis=1),
-            ours[2],
+        results = _results(
+            [[answers[run][subset] for run in pair] for pair in found],
+            size,
             resamples=bootstrap,
             seed=seed,
-            family=size,
         )
         of = f"on the {subset_title(subset)} images" if family == "subset" else "of this table"
         for pair, result in zip(found, results, strict=True):
+            rights = [answers[run][subset][3] for run in pair]
             rows.append(
                 dict(zip(("run", "compared_with"), pair, strict=True))
                 | {
@@ -90,12 +86,14 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
                     "points_high": result["high"],
                     "p_value": result["p"],
                     "family": f"{size} comparison{'s' if size > 1 else ''} {of}",
-                    "images": len(ours[1]),
+                    "covers": _covers(pair, [len(right) for right in rights]),
+                    "seed_share_pct": 100 * result.get("seed_share", np.nan),
+                    "images": rights[0].shape[1],
                     "place": pairs.index(pair),
                 }
             )
     columns = ["run", "compared_with", "subset", *with_bounds("points"), "p_value", "family"]
-    table = pd.DataFrame(rows, columns=[*columns, "images", "place"])
+    table = pd.DataFrame(rows, columns=[*columns, *EXTRA, "images", "place"])
     table = table.sort_values("place", kind="stable", ignore_index=True)
     table["p_holm"] = table.groupby("family")["p_value"].transform(holm)
     shown = table["p_holm"] <= ALPHA
@@ -110,7 +108,70 @@ def compare(pairs, predictions, *, family, bootstrap, seed):
         shown, high.clip(lower=0)
     )
     table[with_bounds("points")] *= 100
-    return table[[*columns[:-1], "p_holm", "family", "verdict"]]
+    return table[[*columns[:-1], "p_holm", "family", "verdict", *(EXTRA if replicates else [])]]
+
+
+def _answers(run, names, predictions):
+    """Read {subset: (class names, labels, groups, right answers: bool (s, n))}."""
+    read = {name: read_predictions(predictions[name]) for name in names if name in predictions}
+    gathered = {}
+    for name, (class_names, subsets) in read.items():
+        for subset, (labels, probabilities, groups) in subsets.items():
+            right = (probabilities.argmax(axis=1) == labels)[None]
+            answers = (class_names, labels, groups, right)
+            if subset == VAL:
+                continue
+            if subset in gathered:
+                _check_same(subset, run, gathered[subset], name, answers)
+                right = np.concatenate([gathered[subset][3], right])
+            gathered[subset] = (*answers[:3], right)
+    return gathered
+
+
+def _check_same(subset, run, ours, other, theirs):
+    """Raise InputError unless two runs predicted on the same images."""
+    if not all(map(np.array_equal, ours[:3], theirs[:3])):
+        raise InputError(
+            f"{run} and {other} did not predict on the same {subset_title(subset)} "
+            f"images: found {len(ours[1])} and {len(theirs[1])} rows whose labels or "
+            "groups differ, expected the same ones; remove the older predictions "
+            "and run again"
+        )
+
+
+def _results(pairs, family, *, resamples, seed):
+    """Compare pairs of answers to the same images, as `statistics.paired` returns it."""
+    results = [None] * len(pairs)
+    single = []
+    for place, (ours, theirs) in enumerate(pairs):
+        if len(ours[3]) == len(theirs[3]) == 1:
+            single.append(place)
+        else:
+            results[place] = compare_accuracies(
+                ours[3], theirs[3], ours[2], alpha=ALPHA / family
+            )
+    if single:
+        differences = [
+            pairs[place][0][3][0].astype(np.int8) - pairs[place][1][3][0] for place in single
+        ]
+        found = paired(
+            np.stack(differences, axis=1),
+            pairs[0][0][2],
+            resamples=resamples,
+            seed=seed,
+            family=family,
+        )
+        for place, result in zip(single, found, strict=True):
+            results[place] = result
+    return results
+
+
+def _covers(pair, counts):
+    """Say what an interval covers, from the numbers of replicates of both runs."""
+    alone = [run for run, count in zip(pair, counts, strict=True) if count == 1]
+    if len(alone) == 2:
+        return "images, no seed"
+    return f"images, no seed of {alone[0]}" if alone else "images and seeds"
 
 
 def winner_table(metrics, predictions, *, select_by, bootstrap, seed):
@@ -143,7 +204,14 @@ def winner_table(metrics, predictions, *, select_by, bootstrap, seed):
         if m and m["kind"] != "control" and run in predictions and run != winner
     ]
     pairs = [(run, winner) for run in rivals] if winner in predictions else []
-    table = compare(pairs, predictions, family="subset", bootstrap=bootstrap, seed=seed)
+    table = compare(
+        pairs,
+        predictions,
+        family="subset",
+        bootstrap=bootstrap,
+        seed=seed,
+        replicates=_replicates(metrics),
+    )
     accuracies = []
     for run, subset in zip(table["run"], table["subset"], strict=True):
         accuracies.append({})
@@ -156,7 +224,12 @@ def winner_table(metrics, predictions, *, select_by, bootstrap, seed):
     table = table.rename(columns=lambda name: name.replace("points", "difference_points"))
     columns = ["run", "compared_with", "subset", *with_bounds("accuracy_pct")]
     columns += [*with_bounds("difference_points"), "p_value", "p_holm", "family", "verdict"]
-    return table[columns]
+    return table[[*columns, *(name for name in EXTRA if name in table)]]
+
+
+def _replicates(metrics):
+    """Return {run: names of its replicates} of the runs that have several."""
+    return {run: m["replicates"] for run, m in metrics.items() if m and "replicates" in m}
 
 
 def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
@@ -195,7 +268,14 @@ def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
             pairs.append((run, best))
         if m["head"] == TUNED_ADAMW:
             pairs += [(run, o) for o, n in same.items() if n["head"] == TUNED]
-    table = compare(pairs, predictions, family="table", bootstrap=bootstrap, seed=seed)
+    table = compare(
+        pairs,
+        predictions,
+        family="table",
+        bootstrap=bootstrap,
+        seed=seed,
+        replicates=_replicates(metrics),
+    )
     for column, runs in (("tuned", "run"), ("other", "compared_with")):
         table[f"{column}_accuracy_pct"] = [
             100 * known[run]["subsets"][subset]["accuracy"]["value"]
@@ -204,4 +284,4 @@ def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
     table = table.rename(columns=lambda name: name.replace("points", "gain_points"))
     columns = ["run", "compared_with", "subset", "tuned_accuracy_pct", "other_accuracy_pct"]
     columns += [*with_bounds("gain_points"), "p_value", "p_holm", "family", "verdict"]
-    return table[columns]
+    return table[[*columns, *(name for name in EXTRA if name in table)]]

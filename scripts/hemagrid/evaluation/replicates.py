@@ -21,11 +21,16 @@ shares of seed and images of any size it is between 93 and 97 %, where Satterthw
 degrees of freedom fall to 91 % with two replicates.
 """
 
+import copy
+
 import numpy as np
 from scipy import sparse, special
 
+from hemagrid.errors import InputError
 from hemagrid.evaluation.metrics import answer_counts, scores
+from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.evaluation.statistics import ALPHA, resampled_sums
+from hemagrid.io import read_json, write_json
 
 
 def compare_accuracies(ours, theirs, groups, alpha=ALPHA):
@@ -125,6 +130,64 @@ def mean_scores(labels, predicted, groups, k, *, resamples, seed, alpha=ALPHA):
             "interval": "replicates",
         }
     return summary
+
+
+def summarize(metrics, predictions, *, bootstrap, seed):
+    """Average the metrics of a run over its replicates.
+
+    Args:
+        metrics: Contents of the replicates' metrics.json, the run's own first.
+        predictions: What `read_predictions` returned for each of them.
+        bootstrap: Number of resamples, as in `mean_scores`.
+        seed: Seed of the resamples.
+
+    Returns:
+        Content of metrics.json, with the mean of every score and the names of the
+        `replicates`. Calibration curves, abstention and cost are those of the run itself.
+
+    Raises:
+        InputError: The replicates did not predict on the same images.
+    """
+    summary = copy.deepcopy(metrics[0]) | {"replicates": [of["run"] for of in metrics]}
+    k = len(summary["class_names"])
+    for subset, scores_of in summary["subsets"].items():
+        answers = [subsets.get(subset) for _, subsets in predictions]
+        labels, _, groups = answers[0]
+        for of, other in zip(metrics, answers, strict=True):
+            if other is None or not (
+                np.array_equal(labels, other[0]) and np.array_equal(groups, other[2])
+            ):
+                raise InputError(
+                    f"{of['run']}: did not predict on the same {subset} images as "
+                    f"{metrics[0]['run']}, expected the labels and groups of these; remove its "
+                    "older predictions and run again"
+                )
+        predicted = np.stack([probabilities.argmax(axis=1) for _, probabilities, _ in answers])
+        scores_of |= mean_scores(labels, predicted, groups, k, resamples=bootstrap, seed=seed)
+        same = [of["subsets"][subset] for of in metrics]
+        for score in ("auc", "calibration_error", "scaled_calibration_error"):
+            values = [of[score] for of in same]
+            scores_of[score] = None if None in values else float(np.mean(values))
+        for name, per_class in scores_of["per_class"].items():
+            for score in ("precision", "recall", "f1"):
+                values = [of["per_class"][name][score] for of in same]
+                per_class[score] = float(np.mean(values))
+    return summary
+
+
+def summarize_run(inputs, out, **settings):
+    """Average the metrics of a run over its replicates, from files to a file.
+
+    Args:
+        inputs: Lists of paths, the run's own first: `metrics` of its replicates, and
+            `predictions` of each of them for every test set.
+        out: Path of the summary.
+        **settings: `bootstrap` and `seed`, as in `summarize`.
+    """
+    metrics = [read_json(path) for path in inputs["metrics"]]
+    paths = by_run(inputs["predictions"])
+    predictions = [read_predictions(paths[of["run"]]) for of in metrics]
+    write_json(out, summarize(metrics, predictions, **settings))
 
 
 def standard_error(seeds, images):

@@ -33,18 +33,27 @@ def report_finished(config, out):
             f"{' and '.join(absent)}: not found in {Path.cwd()}, expected a study whose images "
             "have been split; start it with snakemake, or change to its folder"
         )
-    planned = [*grid.grid(config), *_tuned_runs(config)]
+    bases = grid.grid(config) | _tuned_runs(config)
+    planned = list(bases)
     missing = [run for run in planned if not _exists(names.METRICS, run=run)]
     runs = [run for run in planned if run not in missing]
     controls = [run for run in names.CONTROLS if _exists(names.METRICS, run=run)]
+    replicates = {run: grid.replicates(config, base) for run, base in bases.items()}
+    averaged = [
+        run for run in runs if len(replicates[run]) > 1 and _exists(names.SUMMARY, run=run)
+    ]
+    trained = [replicate.name for run in runs for replicate in replicates[run]]
     inputs = {
         "images": names.IMAGES,
         "audit": names.AUDIT,
-        "metrics": [names.METRICS.format(run=run) for run in [*planned, *controls]],
+        "metrics": [
+            (names.SUMMARY if run in averaged else names.METRICS).format(run=run)
+            for run in [*planned, *controls]
+        ],
         "predictions": [
             path
             for subset in grid.evaluated_subsets(config)
-            for path in _existing(names.PREDICTIONS, runs, test_set=subset)
+            for path in _existing(names.PREDICTIONS, trained, test_set=subset)
         ],
         "confusion": _existing(names.CONFUSION, runs),
         "history": _existing(names.HISTORY, runs),
@@ -75,7 +84,7 @@ def _compare(config, inputs, runs, folder):
     settings = {
         "select_by": tuning["select_by"],
         "bootstrap": config["evaluation"]["bootstrap"],
-        "seed": config["seed"],
+        "seed": grid.split_seed(config),
     }
     published = reference.published(reference.settings(config), read_json(names.AUDIT))
     tables.aggregate(
@@ -121,12 +130,12 @@ def _compare(config, inputs, runs, folder):
 
 
 def _tuned_runs(config):
-    """Name the tuned runs of the study; none before its finalists are known."""
+    """Return the tuned runs of the study; none before its finalists are known."""
     chosen = config["tuning"]["backbones"]
     if chosen is None:
         known = Path(names.FINALISTS).exists()
         chosen = finalists.read(names.FINALISTS) if known else []
-    return list(grid.tuned_runs(config, chosen))
+    return grid.tuned_runs(config, chosen)
 
 
 def _exists(pattern, **wildcards):

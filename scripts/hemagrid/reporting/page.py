@@ -12,7 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from hemagrid import io
-from hemagrid.config.grid import tunable_backbones
+from hemagrid.config.grid import train_seed, tunable_backbones
 from hemagrid.evaluation.abstention import TARGET
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
 from hemagrid.evaluation.metrics import best_run, load_metrics, put
@@ -71,6 +71,7 @@ def write_report(out, inputs, *, select_by):
               {run}_trials.csv of each search, and the tables of `tables.compare_tuned`;
             - explanation, explained: the table and the pictures of `gradcam.explain`;
             - contact_sheet: a PNG;
+            - replicates: the table of `tables.list_replicates`;
             - study, checksums: what `provenance` wrote.
         select_by: Subset on whose accuracy the best run and the best heads are chosen.
     """
@@ -93,7 +94,9 @@ def write_report(out, inputs, *, select_by):
         "holdout": any(m and HOLDOUT in m["subsets"] for m in study.metrics.values()),
         "training_time": text.TRAINING_TIME,
         "bootstrap": study.config["evaluation"]["bootstrap"],
-        "seed": study.config["seed"],
+        "seed": train_seed(study.config),
+        "covered": text.covered(study.metrics),
+        "repeated": any(m and "replicates" in m for m in study.metrics.values()),
         "grid": study.all_runs(),
         "paper": study.paper(),
         "tuning": study.tuning(),
@@ -191,6 +194,7 @@ class _Study:
                 for subset in subsets
                 if subset != VAL
             ],
+            "replicates": len(self.metrics[self.best].get("replicates", [self.best])),
             "published_head": theirs.get("published_head"),
             "compared": winner["run"].nunique(),
             "rivals": [
@@ -210,7 +214,7 @@ class _Study:
         names = [name for name in self.grid if name.endswith("_accuracy_pct")]
         names = [name for name in names if "balanced" not in name]
         bounds = [f"{name}_{bound}" for name in names for bound in ("low", "high")]
-        names += ["gap_points", "test_balanced_accuracy_pct", "test_macro_f1_pct"]
+        names += ["replicates", "gap_points", "test_balanced_accuracy_pct", "test_macro_f1_pct"]
         names += [
             "test_calibration_error_pct",
             "codabench_pct",
@@ -231,7 +235,7 @@ class _Study:
             column, values = table[name], [_number(value) for value in table[name]]
             best = None
             # A run that knows nothing has a small gap, and few runs have a package's score.
-            if not name.startswith(("gap_", "codabench_", "local_")):
+            if not name.startswith(("replicates", "gap_", "codabench_", "local_")):
                 low = ("calibration_error_pct", "parameters", "_seconds", "_mib")
                 best = column[ours].min() if name.endswith(low) else column[ours].max()
             columns.append(
@@ -255,10 +259,18 @@ class _Study:
                 for run, kind, *cells in zip(table["run"], table["kind"], *columns, strict=True)
             ],
             "full": text.shown(self.grid),
+            "replicates": self._replicates(),
             "devices": sorted({machine["gpu"] or machine["cpu"] for machine in machines}),
             "accuracy": self._draw(self.best and charts.accuracy_chart(self.grid)),
             "cost": self._draw(self.best and charts.cost_chart(self.grid)),
         }
+
+    def _replicates(self):
+        """The table of all replicates, spelled; None if every run has one."""
+        if "replicates" not in self.inputs:
+            return None
+        texts = ("run", "replicate_of", "kind", "backbone", "head")
+        return text.shown(io.read_sparse(self.inputs["replicates"], *texts))
 
     def paper(self):
         """The published tables 1 and 2 and figure 1, each beside ours."""

@@ -1,5 +1,6 @@
 """The tables of a study as data frames and files: values here, their spelling in `text`."""
 
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ from hemagrid.evaluation.predictions import by_run
 from hemagrid.io import read_json, read_sparse, write_table, write_text
 from hemagrid.names import TEST, TEST_AUGMENTED, TUNED_HEADS, VAL, subset_title
 from hemagrid.reporting.reference import part
-from hemagrid.reporting.text import SCORES, aligned, listed, shorten, shown, spell
+from hemagrid.reporting.text import SCORES, aligned, covered, listed, shorten, shown, spell
 
 _COST = ("parameters", "peak_memory_mib", "images_per_second")
 
@@ -59,15 +60,22 @@ def grid_table(metrics, codabench=None):
     Returns:
         A data frame with one row per run, in the order given; a missing run has a row without
         numbers. Columns that end in `_pct` are in %, `gap_points` (test minus augmented test
-        accuracy) is in percentage points, `_low` and `_high` bound 95 % intervals.
+        accuracy) is in percentage points, `_low` and `_high` bound 95 % intervals. Where runs
+        have several replicates, scores are means over them, `_least` and `_most` the range,
+        `replicates` the number, and `seed_share_pct` the part of the variance of an accuracy
+        that more replicates would reduce.
     """
     known = [m for m in metrics.values() if m]
     subsets = list(dict.fromkeys(subset for m in known for subset in m["subsets"]))
     columns = ["run", "kind", "backbone", "head"]
+    repeated = any("replicates" in m for m in known)
+    columns += ["replicates"] * repeated
     for subset in subsets:
         for score in SCORES:
             column = f"{subset}_{score}_pct"
             columns += [column] if score == "calibration_error" else with_bounds(column)
+            if repeated and score == "accuracy":
+                columns += [f"{column}_least", f"{column}_most", f"{subset}_seed_share_pct"]
     columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
     columns += ["images_per_second"]
     rows = []
@@ -76,9 +84,15 @@ def grid_table(metrics, codabench=None):
             rows.append({"run": run, "kind": "missing"})
             continue
         row = {"run": run} | {key: m[key] for key in ("kind", "backbone", "head")}
+        row["replicates"] = len(m["replicates"]) if "replicates" in m else None
         for subset, scores in m["subsets"].items():
             for score in SCORES:
                 put(row, f"{subset}_{score}_pct", scores[score])
+            if "replicates" in m:
+                accuracy = scores["accuracy"]
+                for bound in ("least", "most"):
+                    row[f"{subset}_accuracy_pct_{bound}"] = 100 * accuracy[bound]
+                row[f"{subset}_seed_share_pct"] = 100 * accuracy["seed_share"]
         if {TEST, TEST_AUGMENTED} <= m["subsets"].keys():
             clean, augmented = (m["subsets"][s]["accuracy"] for s in (TEST, TEST_AUGMENTED))
             row["gap_points"] = 100 * (clean["value"] - augmented["value"])
@@ -87,7 +101,25 @@ def grid_table(metrics, codabench=None):
             row["training_seconds"] = cost["seconds"]
         rows.append(row)
     table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
+    if repeated:
+        table = table.astype({"replicates": "Int64"})
     return with_codabench(table, codabench)
+
+
+def replicates_table(metrics, seeds):
+    """Build the table of all replicates, one row for each.
+
+    Args:
+        metrics: {run: content of metrics.json or None}, the replicates of a run together.
+        seeds: {run: (name of the run that it is a replicate of, number, train seed)}.
+
+    Returns:
+        A data frame with the columns of `grid_table` after replicate_of, replicate, train_seed.
+    """
+    table = grid_table(metrics)
+    for place, name in enumerate(("replicate_of", "replicate", "train_seed")):
+        table.insert(place + 1, name, [seeds[run][place] for run in table["run"]])
+    return table
 
 
 def heads_table(heads, published=None):
@@ -154,17 +186,21 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
         if best is None:
             continue
         row = {"model": model, "run": best, "head": runs[best]["head"]}
+        if "replicates" in runs[best]:
+            row["replicates"] = len(runs[best]["replicates"])
         for subset in (TEST, TEST_AUGMENTED):
             if subset in runs[best]["subsets"]:
                 accuracy = runs[best]["subsets"][subset]["accuracy"]
                 put(row, f"{subset}_accuracy_pct", accuracy)
         rows.append(row)
     scores = [c for s in (TEST, TEST_AUGMENTED) for c in with_bounds(f"{s}_accuracy_pct")]
-    table = pd.DataFrame(rows, columns=["model", "run", "head", *scores])
+    counts = ["replicates"] * any("replicates" in row for row in rows)
+    table = pd.DataFrame(rows, columns=["model", "run", "head", *counts, *scores])
     if published is not None:
         models = published["backbone"].fillna(published["run"])
         published = published.assign(model=models)
-    columns = ["model", "run", "head", "published_head", *scores[:3], f"published_{TEST}_pct"]
+    columns = ["model", "run", "head", *counts, "published_head", *scores[:3]]
+    columns += [f"published_{TEST}_pct"]
     columns += [*scores[3:], f"published_{TEST_AUGMENTED}_pct", "codabench_pct"]
     columns += ["published_codabench", "local_score_pct", "local_score_set"]
     return _beside(with_codabench(table, codabench), published, "heads", columns)
@@ -244,6 +280,8 @@ def headline(table):
             columns[f"{subset_title(subset)} %"] = list(spelled.iloc[:, 0])
     for title, name in (("params", "parameters"), ("train time", "training_seconds")):
         columns[title] = [spell(value, name) for value in table[name]]
+    if "replicates" in table:
+        columns["replicates"] = [spell(value, "replicates") for value in table["replicates"]]
     return aligned(columns, zip(*columns.values(), strict=True))
 
 
@@ -267,7 +305,18 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
     write(heads_table(heads, published), out["heads"])
     write(best_heads_table(loaded, select_by, published, scores), out["best_heads"])
     write(abstention_table(loaded), out["abstention"])
-    write_text(out["headline"], headline(grid) + "\n")
+    write_text(out["headline"], f"{headline(grid)}\n\n{textwrap.fill(covered(loaded), 100)}\n")
+
+
+def list_replicates(metrics, seeds, out):
+    """Write the table of all replicates.
+
+    Args:
+        metrics: Paths of their metrics.json, as in `load_metrics`.
+        seeds: As in `replicates_table`.
+        out: Path of the table (as in `write`).
+    """
+    write(replicates_table(load_metrics(metrics), seeds), out)
 
 
 def compare_with_winner(inputs, out, settings):
@@ -361,7 +410,8 @@ def tuned_runs_table(metrics, published=None, codabench=None):
         published: As in `tuned_heads_table`.
         codabench: What `codabench_scores` returns, or None.
     """
-    columns = ["run", *with_bounds(f"{VAL}_accuracy_pct"), f"published_{VAL}_pct"]
+    columns = ["run", "replicates"]
+    columns += [*with_bounds(f"{VAL}_accuracy_pct"), f"published_{VAL}_pct"]
     columns += with_bounds(f"{TEST}_accuracy_pct")
     columns += with_bounds(f"{TEST_AUGMENTED}_accuracy_pct")
     columns += [f"published_{TEST_AUGMENTED}_pct"]

@@ -60,6 +60,9 @@ _HEADINGS = {
     "answered_accuracy_pct": "accuracy of the answers, %",
     "aurc_pct": "area under the curve, %",
     "oracle_coverage_pct": "answered with hindsight, %",
+    "seed_share_pct": "seed's share of the variance, %",
+    "replicate_of": "replicate of",
+    "train_seed": "seed",
 }
 
 
@@ -68,14 +71,23 @@ def shown(table):
 
     Args:
         table: Data frame with column names as the library writes them. A column and its
-            `_low` and `_high` become one column, as do a local score and its images.
+            `_low` and `_high` become one column, as do `_least` and `_most`, bounds of a range,
+            and a local score and its images.
 
     Returns:
         A data frame of strings. A missing value is a dash.
     """
     columns = {}
     for name in table:
-        if name.endswith(("_low", "_high", "local_score_set")):
+        if name.endswith(("_low", "_high", "_most", "local_score_set")):
+            continue
+        if name.endswith("_least"):
+            score = name.removesuffix("_least")
+            bounds = zip(table[name], table[f"{score}_most"], strict=True)
+            columns[heading(score).replace(", %", ", range, %")] = [
+                DASH if pd.isna(low) else f"{spell(low, score)}-{spell(high, score)}"
+                for low, high in bounds
+            ]
             continue
         cells = [spell(value, name) for value in table[name]]
         if f"{name}_low" in table:
@@ -103,7 +115,36 @@ def heading(name):
         subset = name.removesuffix(f"_{score}_pct")
         if subset != name and not subset.endswith("_balanced"):
             return f"{subset_title(subset)} {score_name}, %"
+    if name.endswith("_seed_share_pct"):
+        subset = name.removesuffix("_seed_share_pct")
+        return f"{subset_title(subset)} accuracy, seed's share of the variance, %"
     return name
+
+
+def covered(metrics):
+    """Say what the intervals and tests of a study cover.
+
+    Args:
+        metrics: {run: content of metrics.json, or of the summary of its replicates, or None}.
+    """
+    counts = {
+        run: len(m.get("replicates", [run]))
+        for run, m in metrics.items()
+        if m and m["kind"] != "control"
+    }
+    once = [run for run, count in counts.items() if count == 1]
+    if len(once) == len(counts):
+        return (
+            "Intervals and tests cover the choice of images. They leave out the seed: each run "
+            "was trained once (replicates: 1)."
+        )
+    times = " or ".join(str(count) for count in sorted(set(counts.values()) - {1}))
+    said = (
+        "Accuracies are means over replicates. Intervals and tests cover the choice of images "
+        f"and the seed of runs that were trained {times} times"
+    )
+    left_out = ", ".join(once) if len(once) < 4 else f"the {len(once)} runs with one replicate"
+    return f"{said}; they leave out the seed of {left_out}." if once else f"{said}."
 
 
 def spell(value, column):

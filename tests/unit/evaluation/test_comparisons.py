@@ -243,3 +243,42 @@ def test_runs_on_other_images_are_refused(predictions, tmp_path):
     paths = predictions | {"vgg16_cfg1": found}
     with pytest.raises(InputError, match="vgg16_cfg1 and vgg16_cfg2 .* same test images"):
         winner_table(METRICS, paths, **SETTINGS)
+
+
+def test_replicates_bring_the_seed_into_a_comparison(tmp_path):
+    rng, paths = np.random.default_rng(0), {}
+    accuracies = {"x": [0.86, 0.9, 0.94], "y": [0.8, 0.84, 0.82], "z": [0.84]}
+    for run, values in accuracies.items():
+        for number, accuracy in enumerate(values, start=1):
+            name = f"{run}_s{number}" if number > 1 else run
+            paths |= written(tmp_path, "test", **{name: rng.random(1000) < accuracy})
+    settings = {"family": "subset", "bootstrap": 200, "seed": 0}
+    alone = compare([("x", "y"), ("x", "z"), ("y", "z")], paths, **settings)
+    assert "covers" not in alone
+    replicates = {run: [run, f"{run}_s2", f"{run}_s3"] for run in ("x", "y")}
+    table = compare(
+        [("x", "y"), ("x", "z"), ("z", "z")], paths, replicates=replicates, **settings
+    )
+    assert list(table["covers"]) == [
+        "images and seeds",
+        "images, no seed of z",
+        "images, no seed",
+    ]
+    assert table["points"][0] == pytest.approx(8, abs=2)
+    width, narrow = ((of["points_high"] - of["points_low"])[0] for of in (table, alone))
+    assert width > 1.5 * narrow
+    assert 50 < table["seed_share_pct"][0] < 100 and np.isnan(table["seed_share_pct"][2])
+
+
+def test_replicates_on_other_images_are_refused(tmp_path):
+    paths = written(tmp_path, "test", x=np.ones(20) > 0, y=np.ones(20) > 0)
+    paths |= written(tmp_path, "test", x_s2=np.ones(21) > 0)
+    with pytest.raises(InputError, match="x and x_s2 did not predict on the same test images"):
+        compare(
+            [("x", "y")],
+            paths,
+            family="subset",
+            bootstrap=100,
+            seed=0,
+            replicates={"x": ["x", "x_s2"]},
+        )

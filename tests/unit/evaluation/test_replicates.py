@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from hemagrid.evaluation.replicates import compare_accuracies, mean_scores
+from hemagrid.errors import InputError
+from hemagrid.evaluation.replicates import compare_accuracies, mean_scores, summarize
 
 STUDIES, IMAGES, ACCURACY = 1500, 250, 0.6
 # Standard deviations of the chance of a right answer, between seeds and between images.
@@ -94,3 +95,28 @@ def test_perfect_replicates_have_an_interval():
     )
     for row in scores.values():
         assert row["value"] == row["high"] == row["least"] == 1 and 0.9 < row["low"] < 1
+
+
+def test_a_summary_holds_the_means_and_the_names_of_the_replicates():
+    rng, labels = np.random.default_rng(0), np.arange(60) % 2
+    metrics, predictions = [], []
+    for number, accuracy in enumerate((0.7, 0.8, 0.9), start=1):
+        chosen = np.where(rng.random(60) < accuracy, labels, 1 - labels)
+        predictions.append((["a", "b"], {"test": (labels, np.eye(2)[chosen], np.arange(60))}))
+        per_class = {"precision": 0.1 * number, "recall": 0.5, "f1": 0.5, "support": 30}
+        scores = {"n": 60, "auc": accuracy, "calibration_error": 0.1, "calibration": [number]}
+        scores |= {"scaled_calibration_error": None, "per_class": {"a": per_class}}
+        metrics.append({"run": f"x_s{number}", "class_names": ["a", "b"]})
+        metrics[-1]["subsets"] = {"test": scores}
+    summary = summarize(metrics, predictions, bootstrap=100, seed=0)
+    test = summary["subsets"]["test"]
+    assert summary["replicates"] == ["x_s1", "x_s2", "x_s3"] and "replicates" not in metrics[0]
+    right = [np.mean(of["test"][1].argmax(axis=1) == labels) for _, of in predictions]
+    assert test["accuracy"]["value"] == pytest.approx(np.mean(right))
+    assert [test["accuracy"][k] for k in ("least", "most")] == [min(right), max(right)]
+    assert test["auc"] == pytest.approx(0.8) and test["scaled_calibration_error"] is None
+    assert test["per_class"]["a"]["precision"] == pytest.approx(0.2)
+    assert test["calibration"] == [1] and test["n"] == 60
+    predictions[2][1]["test"] = (labels, np.eye(2)[labels], np.arange(60) // 2)
+    with pytest.raises(InputError, match="x_s3: did not predict on the same test images"):
+        summarize(metrics, predictions, bootstrap=100, seed=0)

@@ -19,6 +19,7 @@ from hemagrid.reporting import page as reporting
 from hemagrid.reporting.page import write_report
 from hemagrid.reporting.pictures import mistakes, picture
 from hemagrid.reporting.resources import write_usage
+from hemagrid.reporting.tables import list_replicates
 from hemagrid.reporting.text import DASH, TRAINING_TIME
 
 # Would end the script of the page's data if it were not escaped there.
@@ -479,6 +480,28 @@ def test_a_clear_winner_is_called_one(small):
 
 
 # What weakens a result
+
+
+def test_what_intervals_cover_is_said_and_replicates_are_listed(small, tmp_path):
+    made = small({"baseline_cnn": 0.5, "regularized_cnn": 0.99})
+    once = text(made.write().by_id("answer"))
+    assert "each run was trained once (replicates: 1)" in once and "range" not in once
+    content = made.metrics("regularized_cnn")
+    for scores in content["subsets"].values():
+        scores["accuracy"] |= {"least": 0.9, "most": 0.96, "seed_share": 0.25}
+    content["replicates"] = ["regularized_cnn", "regularized_cnn_s2"]
+    summary = tmp_path / "regularized_cnn" / "replicates.json"
+    write_json(summary, content)
+    seeds = {"regularized_cnn": ("regularized_cnn", 1, 42)}
+    first = made.results / "regularized_cnn" / "metrics.json"
+    list_replicates([first], seeds, tmp_path / "replicates.csv")
+    metrics = [made.results / "baseline_cnn" / "metrics.json", summary]
+    page = made.write(metrics=metrics, replicates=tmp_path / "replicates.csv")
+    answer = text(page.by_id("answer"))
+    assert "2 replicates: 90.0-96.0" in answer and "25 % seed, 75 % images" in answer
+    assert "they leave out the seed of baseline_cnn" in answer
+    assert "Every replicate of every run" in text(page.by_id("grid"))
+    assert "means over 2 replicates" in text(page.by_id("run-regularized_cnn"))
 
 
 def test_a_choice_on_test_images_is_called_one(study, unfinished):

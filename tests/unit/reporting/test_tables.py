@@ -19,10 +19,11 @@ from hemagrid.reporting.tables import (
     heads_table,
     read_tuned,
     read_winner,
+    replicates_table,
     trials_table,
     write,
 )
-from hemagrid.reporting.text import DASH, shown
+from hemagrid.reporting.text import DASH, covered, shown
 
 APPLICATIONS = {"vgg16": "VGG16", "convnext": "ConvNeXtBase"}
 PUBLISHED = reference.published(
@@ -219,7 +220,8 @@ def test_all_tables_are_written(tmp_path, study):
         assert table.loc["convnext_cfg3", "codabench_pct"] == 92
     for path in out.values():
         assert path.with_suffix(".md").read_text() and path.with_suffix(".tex").read_text()
-    assert "convnext_cfg3" in (tmp_path / "headline.txt").read_text()
+    said = (tmp_path / "headline.txt").read_text()
+    assert "convnext_cfg3" in said and "They leave out the seed" in said
 
 
 def test_files_hold_numbers_for_programs_and_text_for_people(tmp_path, study):
@@ -247,6 +249,58 @@ def test_the_headline_is_aligned_and_fits_a_terminal(study):
     assert max(map(len, lines)) <= 100
     assert len(set(map(len, lines))) == 1
     assert "95.0 (94.0-96.0)" in text and "1,234,567" in text and "1 min 30 s" in text
+
+
+def repeated(content, names, least, most):
+    """Turn metrics into those of the summary of replicates."""
+    for scores in content["subsets"].values():
+        scores["accuracy"] = scores["accuracy"] | {
+            "least": least,
+            "most": most,
+            "seed_share": 0.25,
+        }
+    return content | {"replicates": names}
+
+
+def test_a_run_with_replicates_is_one_row_with_mean_range_and_number(study):
+    names = ["vgg16_cfg1", "vgg16_cfg1_s2", "vgg16_cfg1_s3"]
+    study["vgg16_cfg1"] = repeated(study["vgg16_cfg1"], names, 0.88, 0.93)
+    table = grid_table(study).set_index("run")
+    assert list(table.index) == list(study)
+    row = table.loc["vgg16_cfg1"]
+    columns = ("replicates", "test_accuracy_pct", "test_accuracy_pct_least")
+    assert list(row[[*columns, "test_seed_share_pct"]]) == pytest.approx([3, 90, 88, 25])
+    assert table.loc["baseline_cnn", ["replicates", "test_accuracy_pct_most"]].isna().all()
+    spelled = shown(grid_table(study)).set_index("run").loc["vgg16_cfg1"]
+    assert spelled["test accuracy, %"] == "90.0 (89.0-91.0)"
+    assert spelled["test accuracy, range, %"] == "88.0-93.0"
+    assert spelled["test accuracy, seed's share of the variance, %"] == "25.0"
+    lines = headline(grid_table(study)).splitlines()
+    assert max(map(len, lines)) <= 100 and lines[2].endswith("3")
+    del study["vgg16_cfg2"]
+    best = best_heads_table(study, "test", PUBLISHED).set_index("run")
+    assert best.loc["vgg16_cfg1", "replicates"] == 3
+
+
+def test_replicates_are_listed_with_their_seeds(study):
+    runs = {"vgg16_cfg1": study["vgg16_cfg1"], "vgg16_cfg1_s2": study["vgg16_cfg2"]}
+    seeds = {"vgg16_cfg1": ("vgg16_cfg1", 1, 42), "vgg16_cfg1_s2": ("vgg16_cfg1", 2, 43)}
+    table = replicates_table(runs, seeds)
+    assert list(table["train_seed"]) == [42, 43] and list(table["replicate"]) == [1, 2]
+    assert set(table["replicate_of"]) == {"vgg16_cfg1"}
+    assert list(table["test_accuracy_pct"]) == pytest.approx([90, 95])
+
+
+def test_what_intervals_cover_is_said(study):
+    once = covered(study)
+    assert "leave out the seed: each run was trained once (replicates: 1)" in once
+    for run in ("vgg16_cfg1", "vgg16_cfg2"):
+        study[run] = repeated(study[run], [run, f"{run}_s2"], 0.8, 0.9)
+    assert covered(study).endswith(
+        "trained 2 times; they leave out the seed of baseline_cnn, convnext_cfg3."
+    )
+    repeats = {run: study[run] for run in ("vgg16_cfg1", "convnext_cfg1", "majority_class")}
+    assert covered(repeats).endswith("the seed of runs that were trained 2 times.")
 
 
 # Runs against each other
