@@ -384,7 +384,8 @@ def steps(setting, network):
 
 
 def our_network(setting):
-    return backbones.load_backbone(setting.application, setting.size, setting.our_weights)
+    network = NETWORKS[setting.application]
+    return backbones.load_backbone(network, setting.size, setting.our_weights)[0]
 
 
 def their_network(setting):

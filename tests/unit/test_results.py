@@ -198,7 +198,8 @@ def make_backbone_weights(folder, make):
     out = folder / "backbone.weights.h5"
     paths = {"images": inputs["images_train"], "splits": inputs["table_train"]}
     backbones.write_weights(out, settings, SIZE, 1, **paths)
-    weights = backbones.load_backbone(APPLICATION, SIZE, out).get_weights()
+    settings["top"] = BOUNDARY
+    weights = backbones.load_backbone(settings, SIZE, out)[0].get_weights()
     return {
         "kernel": numbers(weights[0]),
         "all": numbers(np.concatenate(list(map(np.ravel, weights)))),

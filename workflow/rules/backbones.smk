@@ -6,25 +6,32 @@ results/embeddings/{backbone}/. They are not temporary files: later runs need th
 """
 
 STARTING_WEIGHTS = lookup("backbones/{backbone}/weights", within=config)
+# The user's files that a backbone is made from. Their content decides, not their age.
+STARTING_FILES = {
+    name: {
+        key: ancient(path) for key, path in grid.starting_files(config, name).items()
+    }
+    for name in config["backbones"]
+}
 
 
 localrules:
     backbone_weights,
 
 
+def content_of_files(wildcards):
+    """Return text that changes with the content of the user's files for a backbone."""
+    return " ".join(map(sources.sha256, STARTING_FILES[wildcards.backbone].values()))
+
+
 rule backbone_weights:
     # Random weights are drawn by means of training images, weights of the user's are copied.
+    # A network of the user's own is built here alone: what it becomes goes into the output.
     input:
+        unpack(lookup("{backbone}", within=STARTING_FILES)),
         images=branch(STARTING_WEIGHTS, cases={"random": names.IMAGES}, otherwise=[]),
         splits=branch(
             STARTING_WEIGHTS, cases={"random": names.SPLIT_TABLE}, otherwise=[]
-        ),
-        weights=ancient(
-            branch(
-                STARTING_WEIGHTS,
-                cases={"imagenet": [], "random": []},
-                otherwise=STARTING_WEIGHTS,
-            )
         ),
     output:
         weights=names.WEIGHTS,
@@ -42,18 +49,16 @@ rule backbone_weights:
     params:
         application=lookup("backbones/{backbone}/application", within=config),
         weights=STARTING_WEIGHTS,
-        content=branch(
-            STARTING_WEIGHTS,
-            cases={"imagenet": "", "random": ""},
-            otherwise=content(STARTING_WEIGHTS),
+        content=content_of_files,
+        drawn=lookup(
+            "{backbone}",
+            within={
+                name: grid.starting_settings(config, name) for name in STARTING_FILES
+            },
         ),
-        drawn={
-            "image_size": config["dataset"]["image_size"],
-            "seed": grid.split_seed(config),
-        },
         revision=revision("backbone_weights"),
     message:
-        "Getting {params.weights} weights of {params.application}"
+        "Getting {params.weights} weights of {wildcards.backbone}"
     script:
         "../../scripts/backbone_weights.py"
 

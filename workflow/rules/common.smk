@@ -24,7 +24,7 @@ try:
     config.clear()  # or its keys would keep the order of the files
     config.update(canonical)
     checks.check_dataset(config)
-    checks.check_weights(config)
+    checks.check_backbones(config)
     checks.check_test_sets(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hemagrid import io, names
-from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS
+from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS, network_of
 from hemagrid.config.checks import BLOODMNIST_CLASSES
 from hemagrid.config.grid import (
     evaluated_subsets,
@@ -245,8 +245,7 @@ class Estimate:
         return *(-(-side * self.size // row["image_size"]) for side in sides), features
 
     def _network(self, backbone):
-        settings = self.config["backbones"][backbone]
-        return settings["application"], settings["top"]
+        return network_of(self.config["backbones"][backbone])
 
     def _cnn(self, device, run):
         settings = self.config["cnns"][run.base]

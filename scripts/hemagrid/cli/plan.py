@@ -7,8 +7,8 @@ from pathlib import Path
 from hemagrid.cli import dag, options
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured, count_images, storage
 from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
-from hemagrid.config.grid import grid, known_runs, replicates
-from hemagrid.names import CHECKPOINTS
+from hemagrid.config.grid import grid, known_runs, replicates, tunable_backbones
+from hemagrid.names import CHECKPOINTS, FINETUNE_TOP
 from hemagrid.reporting.text import aligned, duration, size
 
 TEXT = """
@@ -102,6 +102,7 @@ def describe(jobs, config, folder=".", command=MEASURE):
         )
     if any(job.rule == "select_finalists" for job in jobs):
         parts += _later(estimate, jobs)
+    parts += _without_top(config)
     if guessed:
         parts.append(
             _paragraph(
@@ -162,6 +163,20 @@ def _both(spent):
     named = zip(spent.values(), ("CPU-core-hours", "GPU-hours"), strict=True)
     hours = [f"{_hours(seconds)} {name}" for seconds, name in named if seconds]
     return " and ".join(hours) or "hours unknown"
+
+
+def _without_top(config):
+    """Say of each backbone without `top` in the config what its second phase will train."""
+    used = {name: config["backbones"][name] for name in tunable_backbones(config)}
+    return [
+        _paragraph(
+            f"backbones.{name} has no `top`: {FINETUNE_TOP} trains what follows the layer that "
+            f"{settings['function']}() in {settings['module']} names, and is left out if it "
+            "names none."
+        )
+        for name, settings in used.items()
+        if settings["top"] is None
+    ]
 
 
 def _time(estimate, job, missing):

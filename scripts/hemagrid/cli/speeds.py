@@ -24,6 +24,12 @@ _NUMBERS = {"images_per_second": float, "startup_seconds": float, "image_size": 
 _NUMBERS["threads"] = int
 
 
+def network_of(settings):
+    """Return what the table calls a backbone of the config: (`application`, `top`)."""
+    own = f"{settings['module']}:{settings['function']}"
+    return settings["application"] or own, settings["top"] or ""
+
+
 def read_speeds(folder="."):
     """Read the speeds that come with hemagrid, and over them those of a study's own table.
 

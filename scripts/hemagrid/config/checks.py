@@ -1,5 +1,6 @@
 """Checks of a config that a schema cannot express: between keys, and on the file system."""
 
+import ast
 import difflib
 import math
 import os
@@ -7,7 +8,15 @@ import re
 from pathlib import Path
 
 from hemagrid import names
-from hemagrid.config.grid import grid, known_runs, tunable_backbones, tunes, without
+from hemagrid.config.grid import (
+    STARTS,
+    grid,
+    known_runs,
+    starting_files,
+    tunable_backbones,
+    tunes,
+    without,
+)
 from hemagrid.config.hyperband import distinct_heads, heads_in
 from hemagrid.config.messages import as_written, did_you_mean, key_path
 from hemagrid.errors import InputError
@@ -28,6 +37,8 @@ WRITTEN = [
     for path in (names.IMAGES, names.CHECKPOINTS, names.LOG, names.BENCHMARKS)
 ]
 """The folders of a study that its jobs write into."""
+BEGINNINGS = {".h5": ("HDF5", b"\x89HDF\r\n\x1a\n"), ".keras": ("a zip", b"PK\x03\x04")}
+"""What files of weights are, and their first bytes, by suffix."""
 
 
 def check_dataset(config):
@@ -55,33 +66,70 @@ def check_dataset(config):
         )
 
 
-def check_weights(config):
-    """Check that the weights that a study starts from are there.
+def check_backbones(config):
+    """Check the user's files that backbones are made from, as far as that takes no Keras.
 
-    Snakemake would take what was made from other weights for what these give.
+    Snakemake would take what was made from other files for what these give.
 
     Args:
         config: Validated config.
 
     Raises:
-        InputError: A file of weights is missing.
+        InputError: A file is missing, or is not what its name says, or defines no such
+            function.
     """
     for name in tunable_backbones(config):
-        weights = config["backbones"][name]["weights"]
-        converted = Path(names.WEIGHTS.format(backbone=name))
-        if Path(weights).absolute() == converted.absolute():
-            raise InputError(
-                f"backbones.{name}.weights: found {weights}, where the workflow puts its own "
-                "copy of them, expected another place"
-            )
-        if weights not in ("imagenet", "random"):
-            application = config["backbones"][name]["application"]
-            _check_there(
-                f"backbones.{name}.weights",
-                weights,
-                f"weights of keras.applications.{application}(include_top=False), written by "
-                "model.save_weights on a machine with a network (or set imagenet, or random)",
-            )
+        backbone, files = config["backbones"][name], starting_files(config, name)
+        network = f"keras.applications.{backbone['application']}(include_top=False)"
+        if path := files.get("module"):
+            _check_module(name, path, backbone["function"])
+            network = f"what {backbone['function']}() in {path} returns"
+        if path := files.get("weights"):
+            _check_weights(name, path, network)
+
+
+def _check_module(name, path, function):
+    """Check that a Python file is there, can be read, and defines a function."""
+    key = f"backbones.{name}.module"
+    _check_there(key, path, "a Python file with a function that builds the network")
+    try:
+        tree = ast.parse(Path(path).read_bytes(), path)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise InputError(
+            f"{key}: {path}{f', line {line}' if line else ''}: found {error}, expected Python"
+        ) from None
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if function not in defined:
+        raise InputError(
+            f"backbones.{name}.function: found no `def {function}` in {path}, expected a "
+            f"function of the file; it defines {', '.join(defined) or 'none'}"
+            f"{did_you_mean(function, defined)}"
+        )
+
+
+def _check_weights(name, path, network):
+    """Check that a file of weights is there and begins as its suffix says."""
+    key, converted = f"backbones.{name}.weights", Path(names.WEIGHTS.format(backbone=name))
+    if Path(path).absolute() == converted.absolute():
+        raise InputError(
+            f"{key}: found {path}, where the workflow puts its own copy of them, expected "
+            "another place"
+        )
+    _check_there(
+        key,
+        path,
+        f"weights of {network}, written by model.save_weights on a machine that has them (or "
+        f"set {', '.join(STARTS[:-1])} or {STARTS[-1]})",
+    )
+    kind, magic = BEGINNINGS[Path(path).suffix]
+    with open(path, "rb") as file:
+        found = file.read(len(magic))
+    if found != magic:
+        raise InputError(
+            f"{key}: found a file that begins with {found!r} at {Path(path).absolute()}, "
+            f"expected {kind}; it may be damaged, or a page saved in place of a download"
+        )
 
 
 def check_test_sets(config):
@@ -153,7 +201,7 @@ def _check_paths(config, schema):
     for name, test_set in config["test_sets"].items():
         paths[f"test_sets.{name}.path"] = test_set["path"]
     for name, backbone in config["backbones"].items():
-        paths[f"backbones.{name}.weights"] = backbone.get("weights")
+        paths |= {f"backbones.{name}.{key}": backbone.get(key) for key in ("module", "weights")}
     for key, path in paths.items():
         if not isinstance(path, str):
             continue
@@ -234,6 +282,34 @@ def _check_cnns(config, schema):
             yield (
                 f"cnns.{name}.filters: found {blocks} blocks, each of which halves the "
                 f"image, expected at most {size.bit_length() - 1} at {size} pixels"
+            )
+
+
+def _check_backbones(config, schema):
+    for name, backbone in config["backbones"].items():
+        application, module = backbone.get("application"), backbone.get("module")
+        weights = backbone.get("weights")
+        if application and module:
+            yield (
+                f"backbones.{name}: found application and module, expected one of them; a "
+                "network of your own needs a name that the default config does not have"
+            )
+            continue
+        if not application and not module:
+            yield (
+                f"backbones.{name}.application: found nothing, expected a name in "
+                "keras.applications such as ConvNeXtBase, or `module`, a Python file"
+            )
+        elif application and backbone.get("top") is None:
+            yield (
+                f"backbones.{name}.top: found nothing, expected the last layer of "
+                f"{application} that finetune_top leaves frozen"
+            )
+        origin, other = ("own", "imagenet") if module else ("imagenet", "own")
+        if weights == other:
+            yield (
+                f"backbones.{name}.weights: found {weights}, expected {origin}, random or a "
+                f"file, because {'module' if module else 'application'} is given"
             )
 
 
@@ -361,6 +437,7 @@ CROSS_CHECKS = (
     ({"dataset"}, _check_dataset),
     ({"dataset", "test_sets"}, _check_test_sets),
     ({"cnns", "dataset"}, _check_cnns),
+    ({"backbones"}, _check_backbones),
     ({"heads"}, _check_heads),
     ({"cnns", "backbones", "heads", "grid"}, _check_grid),
     ({"backbones", "grid", "tuning", "replicates"}, _check_replicates),

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 from hemagrid import names
 
+STARTS = ("imagenet", "own", "random")
+"""The `weights` of a backbone that are no file."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -152,8 +155,8 @@ def run_settings(config, run_name):
         }
     else:
         training += [names.FEATURE_EXTRACTION, names.FINETUNE_TOP, names.FINETUNE_ALL]
-        backbone = config["backbones"][run.backbone]
-        model = {"backbone": without(backbone, "weights", "mem_mb", "runtime")}
+        batch_size = config["backbones"][run.backbone]["batch_size"]
+        model = {"backbone": network(config, run.backbone) | {"batch_size": batch_size}}
         if run.head not in names.TUNED_HEADS:
             model["head"] = config["heads"][run.head]
     settings = {
@@ -163,6 +166,46 @@ def run_settings(config, run_name):
         "seed": train_seed(config, run.replicate),
     }
     return copy.deepcopy(settings)
+
+
+def network(config, backbone):
+    """Return which network a backbone is: `top`, and `application`, or `module` and `function`.
+
+    Args:
+        config: Validated config.
+        backbone: Its name.
+    """
+    settings = config["backbones"][backbone]
+    keys = ["module", "function"] if settings["module"] else ["application"]
+    return {key: settings[key] for key in (*keys, "top")}
+
+
+def starting_files(config, backbone):
+    """Return the user's files that a backbone is made from, {`module` or `weights`: path}.
+
+    Args:
+        config: Validated config.
+        backbone: Its name.
+    """
+    settings = config["backbones"][backbone]
+    files = {key: settings[key] for key in ("module", "weights")}
+    return {k: path for k, path in files.items() if path not in (None, *STARTS)}
+
+
+def starting_settings(config, backbone):
+    """Return what a backbone's starting weights depend on beside its files and their origin.
+
+    A network of the user's own is built here, and in the precision that it will train in.
+
+    Args:
+        config: Validated config.
+        backbone: Its name.
+    """
+    settings = {"image_size": config["dataset"]["image_size"], "seed": split_seed(config)}
+    if config["backbones"][backbone]["module"]:
+        built = without(network(config, backbone), "module")
+        settings |= built | {"precision": config["training"]["precision"]}
+    return settings
 
 
 def search_settings(config, run_name):

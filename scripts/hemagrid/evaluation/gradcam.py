@@ -43,7 +43,8 @@ def cut(model):
 
     These are the output of the last layer with at least `PLACES` rows and columns that no
     shortcut bypasses, such as a convolution or the sum at the end of a block. Pooling and the
-    like do not count.
+    like do not count, and neither does what comes before the first weights, such as pictures
+    that are only resized.
 
     Args:
         model: A network in one piece, or several models in sequence, of which the first, a
@@ -68,7 +69,9 @@ def cut(model):
             top = keras.Model(operation.output, first.output)
         except ValueError:  # a shortcut bypasses it
             continue
-        return keras.Model(first.input, operation.output), [top, *rest], output
+        below = keras.Model(first.input, operation.output)
+        if below.weights:
+            return below, [top, *rest], output
     raise InputError(
         f"{model.name}: found no layer with feature maps of {PLACES} x {PLACES} pixels, "
         "expected a convolutional network; set a larger image_size"
@@ -158,8 +161,30 @@ def choose(labels, probabilities, count=PER_CELL):
     return np.concatenate(chosen)
 
 
+def _explainable(metrics, models, select_by):
+    """Return the best run whose network has feature maps, and the network, or (None, None).
+
+    Args:
+        metrics: {run: content of metrics.json or None}.
+        models: {run: path}.
+        select_by: The subset that ranks the runs.
+    """
+    while run := best_run(metrics, select_by):
+        network = inference.load_network(models[run])
+        try:
+            cut(network)
+            return run, network
+        except InputError as reason:
+            logger.info(f"{run} cannot be explained, so the next best run is: {reason}")
+            metrics = {name: m for name, m in metrics.items() if name != run}
+    logger.info("No network has feature maps: none is explained")
+    return None, None
+
+
 def explain(inputs, out, settings):
-    """Compute where the best run looked, from files to files. No other run is loaded.
+    """Compute where the best run with feature maps looked, from files to files.
+
+    Where no run has any, nothing is shown.
 
     Args:
         inputs: Lists of paths over runs, `metrics`, `models` and `predictions` (of the subset),
@@ -177,13 +202,16 @@ def explain(inputs, out, settings):
         InputError: if no run is finished, or the images are not those of the predictions.
     """
     subset, select_by = settings["subset"], settings["select_by"]
-    run = best_run(load_metrics(inputs["metrics"]), select_by)
-    if run is None:
+    metrics = load_metrics(inputs["metrics"])
+    best = best_run(metrics, select_by)
+    if best is None:
         raise InputError(
             f"{', '.join(inputs['metrics'])}: found no network evaluated on "
             f"{select_by}, expected a finished run; train one first"
         )
-    model = next(path for path in inputs["models"] if Path(path).parent.name == run)
+    models = {Path(path).parent.name: path for path in inputs["models"]}
+    run, network = _explainable(metrics, models, select_by)
+    run = run or best
     names, answers = read_predictions(by_run(inputs["predictions"])[run])
     images = io.open_images(inputs["images"])
     labels, probabilities, _ = answers[subset]
@@ -192,12 +220,13 @@ def explain(inputs, out, settings):
             f"{inputs['images']}: found {len(images)} images, expected {len(labels)}, as many "
             f"as {run} has predictions; delete the file that is out of date and run again"
         )
-    rows = choose(labels, probabilities)
+    rows = choose(labels, probabilities) if network else np.empty(0, int)
     predicted = probabilities[rows].argmax(axis=1)
     pictures = images[rows]
     logger.info(f"Explaining {run} on {len(rows)} images of {subset}")
-    network = inference.load_network(model)
-    lit = spotlights(pictures, class_maps(network, pictures, predicted))
+    lit = (
+        spotlights(pictures, class_maps(network, pictures, predicted)) if network else pictures
+    )
     table = pd.DataFrame(
         {
             "run": run,

@@ -1,4 +1,7 @@
-"""The pretrained networks: how they are built, weighted and cut into trunk and top."""
+"""The pretrained networks: how they are built, weighted and cut into trunk and top.
+
+They come from `keras.applications`, or from a file of the user's (`own_networks`).
+"""
 
 import difflib
 import importlib
@@ -11,6 +14,8 @@ import numpy as np
 
 from hemagrid import io
 from hemagrid.errors import InputError
+from hemagrid.models import own_networks
+from hemagrid.models.weight_files import load_weights
 from hemagrid.names import TRAIN
 
 CALIBRATION_IMAGES = 64  # enough for stable BatchNormalization statistics
@@ -33,11 +38,8 @@ def build_backbone(application, image_size):
     Returns:
         A Keras model from pixels 0-255 (B, S, S, 3) to pooled features (B, F).
     """
-    backbone = _with_depthwise_layers(_as_shipped(application, image_size, weights=None))
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
-    return backbone
+    network = _as_shipped(application, image_size, weights=None)
+    return own_networks.without_dropout(_with_depthwise_layers(network))
 
 
 def _as_shipped(application, image_size, weights):
@@ -115,19 +117,13 @@ def imagenet_backbone(application, image_size):
 
 
 def saved_backbone(application, image_size, path):
-    """Build a backbone with weights that `model.save_weights` wrote for the same network.
+    """Build a backbone with the weights in a file of the user's for the same network.
 
     Raises:
         InputError: if the file does not fit the network.
     """
     shipped = _as_shipped(application, image_size, weights=None)
-    try:
-        shipped.load_weights(path)
-    except Exception as error:
-        raise InputError(
-            f"{path}: not the weights of keras.applications.{application}"
-            f"(include_top=False, pooling='avg'): {error}"
-        ) from error
+    load_weights(shipped, path, f"keras.applications.{application}(include_top=False)")
     backbone = build_backbone(application, image_size)
     _copy_weights(shipped, backbone)
     return backbone
@@ -136,16 +132,21 @@ def saved_backbone(application, image_size, path):
 def random_backbone(application, images, seed):
     """Build a backbone with random weights that still passes a signal.
 
-    In inference mode a fresh network normalises by a mean of 0 and a variance of 1, and its
-    signal fades to nothing. So the BatchNormalization statistics are set from one pass.
-
     Args:
         application: The name of a network in `keras.applications`.
         images: uint8 (N, S, S, 3).
         seed: An int.
     """
     keras.utils.set_random_seed(seed)
-    backbone = build_backbone(application, images.shape[1])
+    return _calibrated(build_backbone(application, images.shape[1]), images)
+
+
+def _calibrated(backbone, images):
+    """Set the BatchNormalization statistics of a backbone from one pass of images.
+
+    In inference mode a fresh network normalises by a mean of 0 and a variance of 1, and its
+    signal fades to nothing.
+    """
     norms = batch_normalizations(backbone)
     if not norms:
         return backbone
@@ -158,49 +159,88 @@ def random_backbone(application, images, seed):
     return backbone
 
 
-def write_weights(out, settings, image_size, seed, images=None, splits=None, weights=None):
-    """Write a backbone's starting weights, `.weights.h5`, for `load_backbone`.
+def write_weights(
+    out,
+    settings,
+    image_size,
+    seed,
+    images=None,
+    splits=None,
+    weights=None,
+    module=None,
+    function=None,
+    top=None,
+    precision="float32",
+):
+    """Write what a backbone starts from, `.weights.h5`, for `load_backbone`.
 
     Args:
-        out: Where to write them.
-        settings: `application`, and `weights`: "imagenet", "random" or a path.
+        out: Where to write it.
+        settings: `application`, or None for a network of the user's, and `weights`:
+            "imagenet", "own", "random" or a path.
         image_size: Height and width of the images.
         seed: Seed of random weights.
         images: For random weights, the path of images.npy.
         splits: For random weights, the path of splits.csv. Training images set the statistics.
         weights: For weights from a file, its path.
+        module: For a network of the user's, the path of its Python file.
+        function: For a network of the user's, the function that builds it.
+        top: For a network of the user's, the name of its trunk's last layer, or None.
+        precision: For a network of the user's, the config's `training.precision`.
     """
-    application = settings["application"]
-    if settings["weights"] == "imagenet":
-        backbone = imagenet_backbone(application, image_size)
-    elif settings["weights"] == "random":
+    application, start = settings["application"], settings["weights"]
+    io.remove_temporaries(out)
+    if start == "random":
         ids = io.read_table(splits).query(f"split == '{TRAIN}'")["id"].to_numpy()
         sample = np.random.default_rng(seed).permutation(ids)[:CALIBRATION_IMAGES]
         pixels = io.open_images(images)[np.sort(sample)]
+    if module:
+        keras.config.set_dtype_policy(precision if precision == "mixed_bfloat16" else "float32")
+        keras.utils.set_random_seed(seed)
+        backbone, boundary = own_networks.build(module, function, image_size, top)
+        cut_backbone(backbone, boundary)
+        if start == "random":
+            # The function may have loaded weights.
+            backbone = own_networks.without_dropout(keras.models.clone_model(backbone))
+            _calibrated(backbone, pixels)
+        elif start != "own":
+            load_weights(backbone, weights, f"{function}({image_size}) of {module}")
+        with io.replacing(out) as temporary:
+            own_networks.save(backbone, boundary, temporary, module)
+        return
+    if start == "imagenet":
+        backbone = imagenet_backbone(application, image_size)
+    elif start == "random":
         backbone = random_backbone(application, pixels, seed)
     else:
         backbone = saved_backbone(application, image_size, weights)
-    io.remove_temporaries(out)
     with io.replacing(out) as temporary:
         backbone.save_weights(temporary)
 
 
-def load_backbone(application, image_size, weights):
-    """Build a backbone with the weights that `write_weights` wrote."""
-    backbone = build_backbone(application, image_size)
+def load_backbone(settings, image_size, weights):
+    """Build a backbone with the weights that `write_weights` wrote.
+
+    Args:
+        settings: `application` and `top` of the config. Without an application, the file holds
+            the network and the name of the last layer of its trunk.
+        image_size: Height and width of the images.
+        weights: Path of the file.
+
+    Returns:
+        The model from pixels to features, and the name of the last layer of its trunk.
+    """
+    if not settings.get("application"):
+        return own_networks.load(weights)
+    backbone = build_backbone(settings["application"], image_size)
     backbone.load_weights(weights)
-    return backbone
+    return backbone, settings["top"]
 
 
 def batch_normalizations(model):
-    """List the BatchNormalization layers of a model, including those of nested models."""
-    found = []
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            found.append(layer)
-        elif isinstance(layer, keras.Model):
-            found.extend(batch_normalizations(layer))
-    return found
+    """List the BatchNormalization layers of a model, including those inside its layers."""
+    found = model._flatten_layers()
+    return [layer for layer in found if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def cut_backbone(backbone, boundary):

@@ -149,7 +149,7 @@ def draw_sheet(pictures, spotlights, table, out):
                 wrong += [*pair, said]
         right += [None] * (2 * most - len(right))
         rows.append([_label([true], side), *right, None, *wrong])
-    _write_sheet(rows, side, out)
+    _write_sheet(rows or [[_label(["no feature maps"], side)]], side, out)
 
 
 def _write_sheet(rows, side, out):

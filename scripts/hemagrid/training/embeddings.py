@@ -109,7 +109,8 @@ def cache_features(backbone, settings, precision, inputs, out, folder=checkpoint
 
     Args:
         backbone: Its name in the config.
-        settings: `application` and `top` of the backbone's config.
+        settings: `application` and `top` of the backbone's config, as `load_backbone` takes
+            them.
         precision: The config's `training.precision`.
         inputs: Paths of the images, {subset: path}, and of the backbone's `weights`.
         out: Paths `activations_{subset}` and `embeddings_{subset}`, and `cost`, a JSON that is
@@ -127,9 +128,9 @@ def _embed(settings, precision, inputs, out, checkpoint):
     made_with = environment("embed")
     images = {subset: io.open_images(inputs[subset]) for subset in LEARNED}
     total = sum(map(len, images.values()))
-    application, size = settings["application"], images[TRAIN].shape[1]
-    backbone = backbones.load_backbone(application, size, inputs["weights"])
-    trunk, top = backbones.cut_backbone(backbone, settings["top"])
+    size = images[TRAIN].shape[1]
+    backbone, boundary = backbones.load_backbone(settings, size, inputs["weights"])
+    trunk, top = backbones.cut_backbone(backbone, boundary)
     before = 0
     for subset, pixels in images.items():
 
@@ -143,7 +144,7 @@ def _embed(settings, precision, inputs, out, checkpoint):
             pixels,
             out[f"activations_{subset}"],
             out[f"embeddings_{subset}"],
-            f"Embedding {subset} by {application}",
+            f"Embedding {subset} by {settings['application'] or backbone.name}",
             report,
         )
         before += len(pixels)

@@ -65,7 +65,8 @@ def train_transfer(
         settings: What `config.grid.run_settings` gives for a transfer run.
         weights: Path of the backbone's weights.
         inputs: {phase: (train, val)}: embeddings (N, F), activations (N, h, w, c) and images
-            uint8 (N, S, S, 3). A phase of 0 epochs is skipped.
+            uint8 (N, S, S, 3). A phase of 0 epochs is skipped, and so is `finetune_top` of a
+            backbone whose top has no weights.
         labels: The label arrays (train, val) of them all.
         image_size: S.
         classes: Number of classes.
@@ -76,11 +77,13 @@ def train_transfer(
     """
     training, network = settings["training"], settings["backbone"]
     backend.begin(settings["seed"], training["precision"])
-    backbone = backbones.load_backbone(network["application"], image_size, weights)
+    backbone, boundary = backbones.load_backbone(network, image_size, weights)
     # Again, so that the head does not depend on how many numbers the backbone drew.
     keras.utils.set_random_seed(settings["seed"])
-    model = TransferModel(backbone, network["top"], settings["head"], classes)
+    model = TransferModel(backbone, boundary, settings["head"], classes)
     names = [name for name in inputs if training[name]["epochs"]]
+    if not model.top.weights and FINETUNE_TOP in names:
+        names.remove(FINETUNE_TOP)
     trainer = Trainer(
         run,
         training,

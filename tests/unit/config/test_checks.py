@@ -1,5 +1,7 @@
 """Checks between keys, and of the files that a config names."""
 
+import contextlib
+
 import pytest
 
 from hemagrid.config import checks
@@ -41,6 +43,26 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
         (
             changed("backbones.vgg16.weights", "~/a.weights.h5"),
             "backbones.vgg16.weights: found ~/a.weights.h5, expected a path without ~",
+        ),
+        (
+            changed("backbones.vgg16.module", "own.py"),
+            "backbones.vgg16: found application and module, expected one of them",
+        ),
+        (
+            changed("backbones.mine", {"weights": "random"}),
+            "backbones.mine.application: found nothing, expected a name in keras.applications",
+        ),
+        (
+            changed("backbones.mine", {"module": "own.py"}),
+            "backbones.mine.weights: found imagenet, expected own, random or a file",
+        ),
+        (
+            changed("backbones.vgg16.weights", "own"),
+            "backbones.vgg16.weights: found own, expected imagenet, random or a file",
+        ),
+        (
+            changed("backbones.mine", {"module": "~/own.py", "weights": "own"}),
+            "backbones.mine.module: found ~/own.py, expected a path without ~",
         ),
         (
             {"cnns": CONFIG["cnns"] | {"deep": {"filters": [8] * 7}}},
@@ -240,19 +262,48 @@ def test_labels_of_a_class_map_may_be_numbers():
 
 
 def test_weights_must_be_there_even_once_they_are_converted(study):
-    checks.check_weights(DEFAULTS)
+    checks.check_backbones(DEFAULTS)
     config = validated(changed("backbones.vgg16.weights", "my.weights.h5"), SCHEMA)
     with pytest.raises(InputError, match=r"backbones.vgg16.weights: found nothing .*VGG16\("):
-        checks.check_weights(config)
+        checks.check_backbones(config)
     itself = validated(
         changed("backbones.vgg16.weights", "resources/weights/vgg16.weights.h5"), SCHEMA
     )
     with pytest.raises(InputError, match="where the workflow puts its own copy"):
-        checks.check_weights(itself)
+        checks.check_backbones(itself)
     converted = study / "resources" / "weights" / "vgg16.weights.h5"
     converted.parent.mkdir(parents=True)
     converted.touch()
     with pytest.raises(InputError, match="found nothing"):
-        checks.check_weights(config)
-    (study / "my.weights.h5").touch()
-    checks.check_weights(config)
+        checks.check_backbones(config)
+    (study / "my.weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    checks.check_backbones(config)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
+def test_a_file_of_weights_begins_as_its_suffix_says(study, suffix):
+    path = study / f"my{suffix}"
+    path.write_bytes(b"<html>not found</html>")
+    config = validated(changed("backbones.vgg16.weights", path.name), SCHEMA)
+    with pytest.raises(InputError, match="vgg16.weights: found a file that begins with b'<ht"):
+        checks.check_backbones(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, r"backbones\.mine\.module: found nothing at .*own\.py"),
+        ("def build(size)\n    pass", r"own\.py, line 1: found expected ':'"),
+        ("import os\ndef biuld(size): pass", r"no `def build` in own\.py.*did you mean biuld"),
+        ("build = 3", r"mine\.function: found no `def build` in own\.py.* defines none"),
+        ("def build(size):\n    return undefined", None),
+    ],
+)
+def test_a_file_with_a_network_is_read_without_running_it(study, text, found):
+    if text:
+        (study / "own.py").write_text(text)
+    mine = {"module": "own.py", "weights": "own"}
+    config = changed("backbones.mine", mine) | {"grid": {"backbones": ["mine"]}}
+    refused = pytest.raises(InputError, match=found) if found else contextlib.nullcontext()
+    with refused:
+        checks.check_backbones(validated(config, SCHEMA))

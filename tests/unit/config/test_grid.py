@@ -14,6 +14,8 @@ from hemagrid.config.grid import (
     run_settings,
     search_settings,
     split_seed,
+    starting_files,
+    starting_settings,
     train_seed,
     tuned_runs,
     tunes,
@@ -108,6 +110,26 @@ def test_a_change_touches_only_what_depends_on_it(path, value, runs, searches):
     ):
         different = {run for run in all_of if settings(config, run) != settings(DEFAULTS, run)}
         assert different == {run for run in all_of if re.fullmatch(touched, run)}
+
+
+def test_a_network_of_the_users_own_is_built_first_and_is_a_file_from_then_on():
+    mine = {"module": "own.py", "weights": "my.weights.h5", "batch_size": 8}
+    config = validated(changed("backbones.mine", mine), SCHEMA)
+    config["grid"]["backbones"] = ["mine"]
+    assert starting_files(config, "mine") == {"module": "own.py", "weights": "my.weights.h5"}
+    assert starting_files(config, "vgg16") == {}
+    given = starting_settings(config, "mine")
+    assert given == starting_settings(config, "vgg16") | {
+        "function": "build",
+        "top": None,
+        "precision": "tensorfloat32",
+    }
+    assert run_settings(config, "mine_cfg1")["backbone"] == {
+        "module": "own.py",
+        "function": "build",
+        "top": None,
+        "batch_size": 8,
+    }
 
 
 def test_the_order_of_runs_is_that_of_the_lists():

@@ -52,12 +52,12 @@ VGG19 = {"application": "VGG19"}
                 "backbones": CONFIG["backbones"]
                 | {"vgg19": VGG19 | {"top": "a", "weights": "x"}}
             },
-            "backbones.vgg19.weights: found the text 'x', expected one of imagenet, "
-            "random or a path that ends in .weights.h5",
+            "backbones.vgg19.weights: found the text 'x', expected one of imagenet, own, "
+            "random or a path that ends in .weights.h5, .keras or .h5",
         ),
         (
             {"backbones": CONFIG["backbones"] | {"vgg19": VGG19}},
-            "backbones.vgg19.top: found nothing, expected text, not empty",
+            "backbones.vgg19.top: found nothing, expected the last layer of VGG19 that",
         ),
         (
             {"backbones": CONFIG["backbones"] | {"vgg_19": VGG19 | {"top": "a"}}},

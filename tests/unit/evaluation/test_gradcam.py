@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import keras
@@ -9,6 +10,7 @@ from hemagrid.errors import InputError
 from hemagrid.evaluation import gradcam, inference
 from hemagrid.io import read_table, write_json
 from hemagrid.models.cnns import build_cnn
+from hemagrid.reporting.pictures import draw_sheet
 from hemagrid.training.transfer import TransferModel
 
 SIZE = 24
@@ -269,6 +271,24 @@ def test_only_the_best_run_is_explained(study, out, eager):
     assert (pictures == images).all() and (returned == lit).all()
     assert lit.dtype == np.uint8 and lit.shape == images.shape
     assert (lit <= images).all() and (lit >= np.floor(images * gradcam.DIMMEST)).all()
+
+
+def test_a_run_without_feature_maps_is_passed_over(study, out, eager, tmp_path):
+    """Its pictures are resized, which makes no maps of them, and cut into tokens."""
+    pixels = keras.Input((SIZE, SIZE, 3))
+    tokens = keras.layers.Reshape((-1, 3))(keras.layers.Resizing(8, 8)(pixels))
+    features = keras.layers.Dense(4)(tokens)[:, 0]
+    first, second = study["models"]
+    shutil.copy(second, first)
+    classifier(pixels, features).save(second)
+    shutil.copy(study["predictions"][1], study["predictions"][0])
+    *_, table = gradcam.explain(study, out, SETTINGS)
+    assert set(table["run"]) == {"first"} and len(table) == 4
+    classifier(pixels, features).save(first)
+    pictures, lit, table = gradcam.explain(study, out, SETTINGS)
+    assert len(pictures) == len(lit) == len(np.load(out["pictures"])) == len(table) == 0
+    draw_sheet(pictures, lit, table, tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").exists()
 
 
 def test_explaining_twice_gives_the_same_bytes(study, out, eager):
