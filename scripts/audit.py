@@ -16,5 +16,6 @@ with job(snakemake.log[0], snakemake.output):
             read_table(snakemake.input.splits),
             snakemake.params.settings,
             read_test_sets(snakemake.input.test_sets, snakemake.input.left_out),
+            read_table(snakemake.input.groups) if snakemake.input.groups else None,
         ),
     )

@@ -213,6 +213,8 @@ def _audit(classes, counts, images):
         "exact_groups": listing,
         "near_groups": listing,
         "label_conflicts": conflict,
+        "groups": None,
+        "group_conflicts": {"count": 0, "examples": []},
         "near_label_conflicts": listing,
         "skipped": {
             "count": 1,

@@ -133,6 +133,7 @@ def read_sparse(path, *text):
 def read_table(path):
     """Read a CSV. Names and hashes stay text, even if all of them look like numbers."""
     text = ["class_name", "source", "phash", "sha256", "true", "predicted", "policy"]
+    text += ["group_name"]
     return pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text, str))
 
 

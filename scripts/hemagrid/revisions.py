@@ -16,6 +16,7 @@ REVISIONS = {
     "acquire_dataset": 1,
     "fingerprint": 1,
     "deduplicate": 1,
+    "groups": 1,
     "acquire_test_set": 1,
     "test_set": 1,
     "split": 1,

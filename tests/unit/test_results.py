@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from hemagrid import io
-from hemagrid.data import augmentation, duplicates, readers, splits, synthetic
+from hemagrid.data import augmentation, duplicates, groups, readers, splits, synthetic
 from hemagrid.models import backbones
 from hemagrid.models.heads import build_head
 from hemagrid.revisions import REVISIONS
@@ -146,6 +146,16 @@ def make_split(folder, make):
     found = splits.split(io.read_table(folder / "duplicates.csv"), shares, 1)
     io.write_table(folder / "splits.csv", found)
     return table_numbers(found[["id", "split"]])
+
+
+def make_groups(folder, make):
+    make("deduplicate")
+    table = io.read_table(folder / "duplicates.csv")
+    settings = {"key": None, "csv": None, "pattern": r"(?P<group>\d+|artefact)\D*\.png"}
+    found = table[["id"]].assign(group_name=groups.name_groups(settings, table["source"]))
+    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
+    divided = splits.split_groups(table, found, shares, 1, 0.5)
+    return table_numbers(found) | table_numbers(divided[["near_group", "split"]])
 
 
 def make_originals(folder, make):

@@ -14,7 +14,7 @@ os.environ.update(PYTHONPATH=f"{LIBRARY}:{os.environ.get('PYTHONPATH', LIBRARY)}
 
 from hemagrid import names
 from hemagrid.config import checks, grid, loading
-from hemagrid.data import sources
+from hemagrid.data import groups, sources
 from hemagrid.errors import InputError
 from hemagrid.reporting import reference
 from hemagrid.revisions import code, digest, revision
@@ -25,6 +25,7 @@ try:
     config.update(canonical)
     checks.check_dataset(config)
     checks.check_backbones(config)
+    groups.check(config)
     checks.check_test_sets(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None

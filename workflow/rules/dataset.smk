@@ -1,8 +1,9 @@
 """From a source of images to splits.
 
 Needs: what `dataset.source` names. Makes: results/dataset/images.npy, samples.csv,
-phash.csv, fingerprints.npy, duplicates.csv, splits.csv and audit.json; for each test set of
-another source also {test_set}.npy, {test_set}.csv and {test_set}_left_out.csv.
+phash.csv, fingerprints.npy, duplicates.csv, splits.csv and audit.json; with `dataset.groups` also
+groups.csv; for each test set of another source also {test_set}.npy, {test_set}.csv and
+{test_set}_left_out.csv.
 """
 
 BLOODMNIST = "{path}/bloodmnist_{resolution}.npz".format(**config["dataset"])
@@ -25,6 +26,7 @@ DUPLICATES = part(
     "near_duplicate_distance",
     "label_conflicts",
 )
+GROUPING = config["dataset"]["groups"] or {}
 
 
 localrules:
@@ -33,6 +35,7 @@ localrules:
     acquire_dataset,
     fingerprint,
     deduplicate,
+    groups,
     acquire_test_set,
     test_set,
     split,
@@ -161,6 +164,30 @@ rule deduplicate:
         "../../scripts/deduplicate.py"
 
 
+rule groups:
+    input:
+        samples=names.SAMPLES,
+        npz=ancient(SOURCE) if GROUPING.get("key") else [],
+    output:
+        groups=names.GROUPS,
+    log:
+        "logs/groups.log",
+    benchmark:
+        "benchmarks/groups.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        **LIGHT,
+    params:
+        settings={key: GROUPING.get(key) for key in ("pattern", "csv", "key")},
+        content=content(GROUPING["csv"]) if GROUPING.get("csv") else "",
+        revision=revision("groups"),
+    message:
+        "Finding the groups of the images"
+    script:
+        "../../scripts/groups.py"
+
+
 rule acquire_test_set:
     input:
         source=ancient(THEIR_SOURCE),
@@ -228,6 +255,7 @@ rule test_set:
 rule split:
     input:
         duplicates=names.DUPLICATES,
+        groups=names.GROUPS if GROUPING else [],
     output:
         splits=names.SPLIT_TABLE,
     log:
@@ -239,6 +267,7 @@ rule split:
     resources:
         **LIGHT,
     params:
+        **({"tolerance": GROUPING["tolerance"]} if GROUPING else {}),
         shares=config["splits"],
         seed=grid.split_seed(config),
         revision=revision("split"),
@@ -255,6 +284,7 @@ rule audit:
         splits=names.SPLIT_TABLE,
         test_sets=expand(names.SUBSET_TABLE, subset=TEST_SETS),
         left_out=expand(names.LEFT_OUT, test_set=TEST_SETS),
+        groups=names.GROUPS if GROUPING else [],
     output:
         audit=names.AUDIT,
     log:

@@ -42,7 +42,7 @@ BEGINNINGS = {".h5": ("HDF5", b"\x89HDF\r\n\x1a\n"), ".keras": ("a zip", b"PK\x0
 
 
 def check_dataset(config):
-    """Check that the images of a study are where `dataset.path` says.
+    """Check that the images of a study, and their groups, are where `dataset` says.
 
     It is called on a finished study, too: Snakemake would take what is there already for the
     results of images that are not there.
@@ -54,6 +54,10 @@ def check_dataset(config):
         InputError: There is no such file or folder, or it lies in the way of the study.
     """
     source, path = config["dataset"]["source"], config["dataset"]["path"]
+    groups = config["dataset"]["groups"]
+    if groups and groups["csv"]:
+        expected = "a CSV with the columns file and group"
+        _check_there("dataset.groups.csv", groups["csv"], expected)
     if source == "smears":
         return
     _check_outside("dataset.path", source, path)
@@ -200,6 +204,7 @@ def _check_paths(config, schema):
     paths = {"dataset.path": config["dataset"]["path"]}
     for name, test_set in config["test_sets"].items():
         paths[f"test_sets.{name}.path"] = test_set["path"]
+    paths["dataset.groups.csv"] = (config["dataset"]["groups"] or {}).get("csv")
     for name, backbone in config["backbones"].items():
         paths |= {f"backbones.{name}.{key}": backbone.get(key) for key in ("module", "weights")}
     for key, path in paths.items():
@@ -272,6 +277,42 @@ def _check_test_sets(config, schema):
                 f"{key}.classes: found no entry and no dataset.classes, expected the class of "
                 "each label, {0: NAME, 1: NAME, ...}, because an npz holds no names"
             )
+
+
+def _check_groups(config, schema):
+    source, groups = config["dataset"]["source"], config["dataset"]["groups"]
+    if groups is None:
+        return
+    given = [key for key in ("pattern", "csv", "key") if groups[key] is not None]
+    found = f"dataset.groups: found {' and '.join(given) or 'nothing'}"
+    if len(given) != 1:
+        yield f"{found}, expected one of pattern, csv and key, or null in place of the mapping"
+    elif source == "bloodmnist":
+        yield (
+            f"{found}, expected null, because BloodMNIST does not tell which pictures are of "
+            "one person"
+        )
+    elif source == "npz" and given != ["key"]:
+        yield (
+            f"{found}, expected key, the name of an array in the npz, because source is npz, "
+            "whose pictures have no file names"
+        )
+    elif source != "npz" and given == ["key"]:
+        yield f"{found}, expected pattern or csv, because source is {source}, not npz"
+    if groups["pattern"] is not None:
+        try:
+            names_it = "group" in re.compile(groups["pattern"]).groupindex
+        except re.error as error:
+            yield (
+                f"dataset.groups.pattern: found {groups['pattern']}, expected a regular "
+                f"expression ({error})"
+            )
+        else:
+            if not names_it:
+                yield (
+                    f"dataset.groups.pattern: found {groups['pattern']}, expected a named "
+                    "group in it, as in ^(?P<group>[^_]+)_"
+                )
 
 
 def _check_cnns(config, schema):
@@ -436,6 +477,7 @@ CROSS_CHECKS = (
     ({"splits"}, _check_splits),
     ({"dataset"}, _check_dataset),
     ({"dataset", "test_sets"}, _check_test_sets),
+    ({"dataset"}, _check_groups),
     ({"cnns", "dataset"}, _check_cnns),
     ({"backbones"}, _check_backbones),
     ({"heads"}, _check_heads),

@@ -13,7 +13,7 @@ LISTED = 50  # entries of a list; the full count stands beside them
 IDS_LISTED = 12  # images named per group
 
 
-def audit(samples, skipped, duplicates, splits, settings, test_sets=None):
+def audit(samples, skipped, duplicates, splits, settings, test_sets=None, groups=None):
     """Gather counts and examples of how the data set was made.
 
     Args:
@@ -24,6 +24,7 @@ def audit(samples, skipped, duplicates, splits, settings, test_sets=None):
         settings: The settings of `duplicates.deduplicate`.
         test_sets: {name: (table of its images, table of what was left out of it)}, as
             `test_sets.write_test_set` writes them.
+        groups: Table of the rule `groups`, if the config has groups.
 
     Returns:
         A dict ready for JSON:
@@ -42,7 +43,12 @@ def audit(samples, skipped, duplicates, splits, settings, test_sets=None):
         - skipped: {count, examples};
         - test_sets: {name: {kept (number of images), classes ({class: images}, in the order of
           labels), reasons ({kind: images and files left out}), left_out ({count, examples},
-          those with the largest difference first)}}.
+          those with the largest difference first)}};
+        - groups: None, or of the groups that the config tells count, images (min, median, max
+          per group, of the kept), splits ({split: groups}), units (what is left of them where
+          duplicates join some), units_per_split, and, each as {count, examples}, largest
+          (group, images, split) and joined (the groups and the size of a unit of several);
+        - group_conflicts: {count, examples}, the duplicates that stand in several groups.
     """
     images = duplicates.sort_values("id")
     kept = images[images["kept"]].astype({"near_group": "int64"})
@@ -77,6 +83,8 @@ def audit(samples, skipped, duplicates, splits, settings, test_sets=None):
             name: _test_set(class_names(samples), *tables)
             for name, tables in (test_sets or {}).items()
         },
+        "groups": None if groups is None else _groups_of_user(splits),
+        "group_conflicts": _listing(_in_several(images, groups), _describe_groups),
     }
 
 
@@ -96,6 +104,53 @@ def _test_set(classes, table, left_out):
         "reasons": dict(Counter(kinds).most_common()),
         "left_out": _listing(listed.to_dict("records"), dict),
     }
+
+
+def _groups_of_user(splits):
+    sizes = splits.groupby("group_name", sort=False).agg(
+        size=("id", "size"), split=("split", "first")
+    )
+    sizes = sizes.sort_values("size", ascending=False, kind="stable")
+    units = splits.groupby("near_group")
+    joined = units["group_name"].unique()
+    joined = joined[joined.str.len() > 1]
+    return {
+        "count": len(sizes),
+        "images": {
+            "min": int(sizes["size"].min()),
+            "median": float(sizes["size"].median()),
+            "max": int(sizes["size"].max()),
+        },
+        "splits": {name: int((sizes["split"] == name).sum()) for name in SPLITS},
+        "units": len(units),
+        "units_per_split": {
+            name: int(splits.loc[splits["split"] == name, "near_group"].nunique())
+            for name in SPLITS
+        },
+        "largest": _listing(
+            [
+                {"group": name, "images": int(size), "split": split}
+                for name, size, split in sizes.itertuples()
+            ],
+            dict,
+        ),
+        "joined": _listing(
+            [
+                {"groups": list(names[:IDS_LISTED]), "size": len(units.groups[unit])}
+                for unit, names in joined.items()
+            ],
+            dict,
+        ),
+    }
+
+
+def _in_several(images, groups):
+    """List the duplicates that stand in several of the user's groups."""
+    if groups is None:
+        return []
+    images = images.merge(groups[["id", "group_name"]], on="id")
+    count = images.groupby("exact_group")["group_name"].transform("nunique")
+    return _groups(images[count > 1], "exact_group")
 
 
 def _groups(images, column):
@@ -131,6 +186,12 @@ def _describe_conflict(group):
     if len(kept):
         outcome = f"kept image {kept['id'].iloc[0]} as {kept['class_name'].iloc[0]}"
     return {**_describe(group), "outcome": outcome}
+
+
+def _describe_groups(group):
+    names = sorted(set(group["group_name"]))
+    more = f" and {len(names) - IDS_LISTED} more" * (len(names) > IDS_LISTED)
+    return {**_describe(group), "outcome": f"in {', '.join(names[:IDS_LISTED])}{more}"}
 
 
 def _files(samples, skipped):

@@ -98,6 +98,42 @@ def read_labels(archive, path, key, count, classes, named="dataset.classes"):
     return labels.astype(np.int64)
 
 
+def read_names(path, key, count):
+    """Read the names of groups of an npz.
+
+    Args:
+        path: Path of the npz.
+        key: Name of the array, expected text or integers of at least 0, (count,) or (count, 1).
+        count: Number of images.
+
+    Returns:
+        Names as text, list (count,). Those of integers are their digits.
+
+    Raises:
+        InputError: If the npz is damaged or holds anything else.
+    """
+    with open_npz(path) as archive:
+        stream, shape, dtype = _open_array(archive, path, key)
+        fits = dtype.kind in "iuSU" and dtype.itemsize
+        if not fits or shape not in ((count,), (count, 1)):
+            raise InputError(
+                f"{path}: {key!r} is {dtype} {shape}, expected text or integers ({count},) or"
+                f" ({count}, 1), the group of each image"
+            )
+        values = np.frombuffer(read(stream, path, count * dtype.itemsize), dtype)
+        read(stream, path, 0)
+        with _refusing_damage(path):
+            texts = np.char.decode(values, "utf-8") if dtype.kind == "S" else values
+            names = [str(text).strip() for text in texts]
+    if dtype.kind in "iu" and values.min() < 0:
+        row = np.flatnonzero(values < 0)[0]
+        raise InputError(
+            f"{path}: {key!r} row {row} holds {values[row]}, expected 0 or more; give a picture"
+            " whose group is not known a group of its own"
+        )
+    return names
+
+
 def read(stream, path, size):
     """Read exactly `size` bytes of a stream.
 

@@ -39,6 +39,7 @@ PICTURES = 2500  # in the album; with all other pictures, the page stays below s
 _TEMPLATES = Path(__file__).with_name("templates")
 _FINDINGS = {
     "label_conflicts": "Pictures with several labels",
+    "group_conflicts": "Pictures in several groups, which count as one",
     "near_label_conflicts": "Near duplicates with several labels, all kept",
     "exact_groups": "Groups of duplicates",
     "near_groups": "Groups of near duplicates, kept within one split",
@@ -93,6 +94,8 @@ def write_report(out, inputs, *, select_by):
         "different": _named(study.made_with[study.made_with["differs"]]),
         "holdout": any(m and HOLDOUT in m["subsets"] for m in study.metrics.values()),
         "training_time": text.TRAINING_TIME,
+        "groups": study.audit["groups"],
+        "source": study.config["dataset"]["source"],
         "bootstrap": study.config["evaluation"]["bootstrap"],
         "seed": train_seed(study.config),
         "covered": text.covered(study.metrics),
@@ -441,9 +444,9 @@ class _Study:
 
     def data(self):
         """What was found in the images and what was done about it."""
-        findings = []
+        findings, groups = [], self.audit["groups"]
         for key, title in _FINDINGS.items():
-            groups = []
+            examples = []
             for group in self.audit[key]["examples"][:GROUPS]:
                 images = [
                     {
@@ -457,10 +460,12 @@ class _Study:
                     )
                 ]
                 more = group["size"] - len(images)
-                groups.append({"images": images, "more": more, "outcome": group.get("outcome")})
-            if groups:
+                examples.append(
+                    {"images": images, "more": more, "outcome": group.get("outcome")}
+                )
+            if examples:
                 count = self.audit[key]["count"]
-                findings.append({"title": title, "count": count, "groups": groups})
+                findings.append({"title": title, "count": count, "groups": examples})
         files = []
         for row in self.audit["files"]:
             files.append({"class": row["class"] or "outside the classes", "read": row["read"]})
@@ -478,6 +483,8 @@ class _Study:
             "files": text.shown(files) if len(files.columns) > 2 else None,
             "skipped": self.audit["skipped"],
             "test_sets": self.audit["test_sets"],
+            "largest_groups": groups
+            and text.shown(pd.DataFrame(groups["largest"]["examples"])),
             "contact_sheet": sheet and pictures.data_uri(Path(sheet).read_bytes(), "image/png"),
         }
 

@@ -30,7 +30,8 @@ def changed(path, value, config=CONFIG):
     *parents, last = path.split(".")
     place = config
     for key in parents:
-        place = place.setdefault(key, {})
+        place[key] = place.get(key) or {}  # which may be null
+        place = place[key]
     place[last] = value
     return config
 

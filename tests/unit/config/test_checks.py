@@ -36,6 +36,30 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
             {"dataset": {"path": "~/blood"}},
             "dataset.path: found ~/blood, expected a path without",
         ),
+        *(
+            (
+                {"dataset": {"source": source, "path": "a", "groups": groups}},
+                f"dataset.groups{expected}",
+            )
+            for source, groups, expected in (
+                ("folder", {}, ": found nothing, expected one of pattern, csv and key"),
+                ("folder", {"csv": "a", "key": "b"}, ": found csv and key, expected one of"),
+                ("folder", {"key": "b"}, ": found key, expected pattern or csv, because"),
+                ("npz", {"csv": "a"}, ": found csv, expected key, the name of an array"),
+                ("bloodmnist", {"csv": "a"}, ": found csv, expected null, because BloodMNIST"),
+                (
+                    "folder",
+                    {"pattern": "("},
+                    ".pattern: found (, expected a regular expression",
+                ),
+                ("folder", {"pattern": "(.)_"}, ".pattern: found (.)_, expected a named group"),
+                (
+                    "folder",
+                    {"csv": "~/a.csv"},
+                    ".csv: found ~/a.csv, expected a path without ~",
+                ),
+            )
+        ),
         (
             {"test_sets": {"lab": {"source": "npz", "path": "a}.npz"}}},
             "test_sets.lab.path: found a}.npz, expected",
@@ -259,6 +283,13 @@ def test_labels_of_a_class_map_may_be_numbers():
     entry = {"source": "npz", "path": "a.npz", "classes": {0: "ig", 1: None}}
     config = validated({"test_sets": {"lab": entry}}, SCHEMA)
     assert config["test_sets"]["lab"]["classes"] == {"0": "ig", "1": None}
+
+
+def test_a_missing_csv_of_groups_is_refused(study):
+    config = changed("dataset.groups.csv", "cells.csv")
+    config["dataset"] |= {"source": "smears"}
+    with pytest.raises(InputError, match=r"groups.csv: found nothing at .* or cells\.npz"):
+        checks.check_dataset(validated(config, SCHEMA))
 
 
 def test_weights_must_be_there_even_once_they_are_converted(study):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from hemagrid.data import audit, duplicates
-from hemagrid.data.splits import split
+from hemagrid.data.splits import split, split_groups
 from hemagrid.io import read_json, write_json
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -150,3 +150,26 @@ def test_what_was_left_out_of_a_test_set_is_counted_and_listed():
     examples = found["left_out"]["examples"]
     assert [entry["source"] for entry in examples] == ["z", "y", "x", "v"]
     assert [entry["difference"] for entry in examples] == [0.1, 0, None, None]
+
+
+def test_groups_are_counted_per_split_and_the_largest_listed():
+    samples, skipped, table, _, settings = dataset()
+    # Image 1 is alone, 2 and 26 are of one patient, and 26 is a duplicate of 0.
+    names = ["a", "b", "c", *"defghijkl", "m", *["a"] * 13, "c"]
+    groups = pd.DataFrame({"id": range(27), "group_name": names})
+    splits = split_groups(table, groups, SHARES, 0, 0.5)
+    audited = audit.audit(samples, skipped, table, splits, settings, None, groups)
+    found = audited["groups"]
+    # a hangs together with c, and f with m: 5 and 12 are near duplicates.
+    assert (found["count"], found["units"]) == (13, 11)
+    assert found["images"] == {"min": 1, "median": 1.0, "max": 1}
+    assert sum(found["splits"].values()) == 13 and sum(found["units_per_split"].values()) == 11
+    joined = [(entry["groups"], entry["size"]) for entry in found["joined"]["examples"]]
+    assert joined == [(["a", "c"], 2), (["f", "m"], 2)]
+    assert found["largest"]["examples"][0]["images"] == 1
+    (conflict,) = audited["group_conflicts"]["examples"]
+    assert conflict["size"] == 15 and conflict["outcome"] == "in a, c"
+
+
+def test_without_groups_there_are_none(published):
+    assert published["groups"] is None and published["group_conflicts"]["count"] == 0

@@ -1,11 +1,12 @@
-"""Splits are stratified and repeatable, and keep near-duplicate groups whole."""
+"""Splits are stratified and repeatable, and keep groups whole."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hemagrid.data.splits import split
+from hemagrid.data.splits import joined, split, split_groups
 from hemagrid.errors import InputError
 from hemagrid.io import read_table, write_table
 
@@ -127,3 +128,93 @@ def test_a_class_too_small_is_refused(groups, found):
 def test_shares_must_divide_one(shares):
     with pytest.raises(InputError, match="add up to 1"):
         split(table_of([[0]] * 9), shares, 0)
+
+
+# Groups that the user names.
+
+
+def named(table, names):
+    """Make the table of the rule groups for a table of duplicates."""
+    return pd.DataFrame({"id": table["id"], "group_name": names})
+
+
+def patients(count, images, seed=0):
+    """Make tables of `images` single images of three classes, of patients of many sizes."""
+    random = np.random.default_rng(seed)
+    table = table_of([[label] for label in random.integers(0, 3, images)])
+    weights = random.lognormal(size=count)
+    names = random.choice(count, images, p=weights / weights.sum())
+    table["exact_group"] = table["id"]
+    return table, named(table, [f"P{name}" for name in names])
+
+
+@given(mixed_groups, st.integers(1, 12), st.sampled_from([0, 0.1, 0.5]), st.randoms(), seeds)
+def test_no_group_spans_splits_and_shares_are_met_or_refused(
+    groups, count, tolerance, random, seed
+):
+    table = table_of(groups)
+    assume(len(table))
+    table["exact_group"] = table["id"]
+    given_groups = named(table, [f"P{random.randrange(count)}" for _ in table["id"]])
+    try:
+        splits = split_groups(table, given_groups, SHARES, seed, tolerance)
+    except InputError as error:
+        assert "groups are never divided" in str(error)
+        return
+    assert splits["id"].tolist() == table["id"].tolist()
+    for column in ("group_name", "near_group"):
+        assert (splits.groupby(column)["split"].nunique() == 1).all()
+    # Near duplicates of the table stay together as well.
+    assert (splits.groupby(table["near_group"])["split"].nunique() == 1).all()
+    for label in splits["label"].unique():
+        counts = counts_of(splits, label)
+        total = sum(counts.values())
+        for name, share in SHARES.items():
+            assert counts[name] > 0
+            assert abs(counts[name] - share * total) <= max(1, tolerance * total) + 1e-6
+    shuffled = table.sample(frac=1, random_state=1), given_groups.sample(frac=1, random_state=2)
+    assert split_groups(*shuffled, SHARES, seed, tolerance).equals(splits)
+
+
+def test_patients_are_divided_within_the_default_tolerance():
+    table, groups = patients(60, 1500)
+    splits = split_groups(table, groups, SHARES, 0, 0.05)
+    assert (splits.groupby("group_name")["split"].nunique() == 1).all()
+    for label in range(3):
+        counts = counts_of(splits, label)
+        for name, share in SHARES.items():
+            assert abs(counts[name] / sum(counts.values()) - share) <= 0.05
+    assert not split_groups(table, groups, SHARES, 1, 0.05).equals(splits)
+
+
+def test_groups_that_share_a_picture_become_one():
+    # Near duplicates 0 and 1; 5 was dropped as a duplicate of 2, which is kept; the duplicates
+    # 6 and 7 have several labels and were both dropped.
+    table = table_of([[0, 0], [0], [0], [0], [0], [0], [0]])
+    table["exact_group"] = [0, 1, 2, 3, 4, 2, 6, 6]
+    table.loc[5:, ["kept", "near_group"]] = [False, pd.NA]
+    found = joined(table, named(table, list("abcdecad")))
+    assert found["id"].tolist() == [0, 1, 2, 3, 4]
+    assert found["near_group"].tolist() == [0, 0, 2, 3, 4]
+    found = joined(table, named(table, list("abcdeead")))  # e holds a duplicate of c's
+    assert found["near_group"].tolist() == [0, 0, 2, 3, 2]
+    assert found["group_name"].tolist() == list("abcde")
+
+
+def test_one_group_for_each_image_divides_as_well_as_no_groups():
+    table = table_of([[0]] * 50 + [[1]] * 7)
+    table["exact_group"] = table["id"]
+    splits = split_groups(table, named(table, table["id"].astype(str)), SHARES, 0, 0)
+    for label in (0, 1):
+        assert_within_one_image(splits, label)
+
+
+@pytest.mark.parametrize("giant", ["P0", "P1"])
+def test_a_giant_group_is_refused_with_the_sizes(giant):
+    table, groups = patients(20, 400)
+    groups.loc[: 400 if giant == "P0" else 350, "group_name"] = giant
+    with pytest.raises(InputError, match="groups are never divided") as refusal:
+        split_groups(table, groups, SHARES, 0, 0.05)
+    said = str(refusal.value)
+    assert "within 5 points (dataset.groups.tolerance)" in said
+    assert f"the largest are {giant} (" in said and "of class 'class " in said

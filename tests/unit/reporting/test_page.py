@@ -522,6 +522,45 @@ def test_random_weights_are_warned_of(study, unfinished):
     assert "mobilenetv3 started from random weights" in warning and "vgg16" not in warning
 
 
+GROUPS = {
+    "count": 41,
+    "images": {"min": 1, "median": 7.5, "max": 90},
+    "splits": {"train": 25, "val": 8, "test": 8},
+    "units": 40,
+    "units_per_split": {"train": 24, "val": 8, "test": 8},
+    "largest": {"count": 41, "examples": [{"group": "<P1>", "images": 90, "split": "train"}]},
+    "joined": {"count": 1, "examples": [{"groups": ["<P1>", "P2"], "size": 97}]},
+}
+
+
+def test_groups_are_described_and_their_lack_is_warned_of(small):
+    made = small({"baseline_cnn": 0.5})
+
+    def dataset(source):
+        config = yaml.safe_load(made.inputs["config"].read_text())["dataset"]
+        return made.config(dataset=config | {"source": source})
+
+    for source, said in (
+        ("folder", "The config does not say (dataset: groups) which patient"),
+        ("bloodmnist", "BloodMNIST does not say which patient"),
+        ("smears", "Drawn pictures are of no patient"),
+    ):
+        page = made.write(config=dataset(source))
+        assert said in text(page.by_id("claims"))
+        warned = [w for w in page.warnings() if w.startswith("Patients unknown.")]
+        assert len(warned) == (source == "folder")
+    audit = read_json(made.inputs["audit"]) | {"groups": GROUPS}
+    write_json(made.inputs["audit"], audit)
+    page = made.write(config=dataset("folder"))
+    said = text(page.by_id("groups"))
+    assert "of 41 groups (dataset: groups) of 1 to 90 images, in the median 7.5." in said
+    assert "25 are in train, 8 are in val, 8 are in test." in said and "leaves 40." in said
+    claims = text(page.by_id("claims"))
+    assert "of 8 independent groups, which is few" in claims and "Split by image" not in claims
+    assert not [w for w in page.warnings() if w.startswith("Patients unknown.")]
+    assert "<P1>" in text(page.by_id("data"))
+
+
 def test_missing_runs_are_named(unfinished):
     page = unfinished.page
     said = "Incomplete. 2 of 4 runs are missing: vgg16_cfg2, mobilenetv3_cfg1."
