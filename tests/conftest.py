@@ -9,7 +9,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
+
+# A slow machine is no failure.
+hypothesis.settings.register_profile("any_machine", deadline=None)
+hypothesis.settings.load_profile("any_machine")
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
