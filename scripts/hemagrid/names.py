@@ -12,6 +12,8 @@ TEST_AUGMENTED = "test_augmented"
 HOLDOUT = "holdout"
 
 SPLITS = (TRAIN, VAL, TEST)
+OWN = (*SPLITS, TEST_AUGMENTED)
+"""The subsets of the study's own images; all others are test sets of other images."""
 LEARNED = (TRAIN, VAL)
 """The subsets that a run learns from and is selected on; frozen features of them are cached."""
 AUGMENTED = {TRAIN: TRAIN, VAL: VAL, TEST_AUGMENTED: TEST}
@@ -119,7 +121,7 @@ RESERVED = (
 )
 """Folders of results/ whose names no run may have."""
 RESERVED_SETS = (
-    *(TRAIN, VAL, TEST, HOLDOUT, "study"),
+    *(*OWN, HOLDOUT, "study"),
     *("images", "samples", "phash", "fingerprints", "duplicates", "splits"),
 )
 """Subsets, and files of results/dataset/, whose names no test set may have."""

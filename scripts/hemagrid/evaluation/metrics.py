@@ -11,7 +11,7 @@ from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from hemagrid.evaluation import abstention, statistics
 from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.io import read_json, write_json, write_table
-from hemagrid.names import VAL, subset_title
+from hemagrid.names import OWN, TEST, VAL, subset_title
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +19,7 @@ logger = logging.getLogger(__name__)
 def scores(hits, support, predicted):
     """Compute scores from counts per class.
 
-    Balanced accuracy is the mean recall of the classes that occur, macro F1 the mean F1 of the
-    classes that occur or are predicted.
+    Balanced accuracy is the mean recall, and macro F1 the mean F1, of the classes that occur.
 
     Args:
         hits: int (..., k), rows of each class that are predicted as such.
@@ -30,11 +29,11 @@ def scores(hits, support, predicted):
     Returns:
         {"accuracy", "balanced_accuracy", "macro_f1"}, each float (...), 0 to 1.
     """
-    either = support + predicted
+    either, classes = support + predicted, (support > 0).sum(-1)
     return {
         "accuracy": hits.sum(-1) / support.sum(-1),
-        "balanced_accuracy": (hits / np.maximum(support, 1)).sum(-1) / (support > 0).sum(-1),
-        "macro_f1": (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1),
+        "balanced_accuracy": (hits / np.maximum(support, 1)).sum(-1) / classes,
+        "macro_f1": (2 * hits / np.maximum(either, 1)).sum(-1) / classes,
     }
 
 
@@ -202,11 +201,14 @@ def answers(labels, probabilities, groups, threshold, *, resamples, seed):
 
 
 def area_under_curve(labels, probabilities):
-    """Compute the macro one-vs-rest area under the ROC curve; None if a class has no rows."""
-    k = probabilities.shape[1]
-    if k < 2 or len(np.unique(labels)) < k:
+    """Compute the macro one-vs-rest area under the ROC curve, 0 to 1.
+
+    It is the mean over the classes that occur, and None if only one does.
+    """
+    present = np.unique(labels)
+    if len(present) < 2:
         return None
-    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in range(k)]))
+    return float(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in present]))
 
 
 def evaluate(
@@ -236,8 +238,9 @@ def evaluate(
 
     Returns:
         (content of metrics.json, confusion table with a row per subset, true and predicted
-        class). The AUC of a subset in which a class does not occur is None. Without validation
-        images there is no temperature, and no threshold on the confidence.
+        class). Classes that a subset lacks are left out of its means over classes. A test set
+        of other images has a `drop` (see `put_drops`). Without validation images there is no
+        temperature, and no threshold on the confidence.
 
     Raises:
         InputError: as `read_predictions`.
@@ -252,13 +255,11 @@ def evaluate(
         predicted = probabilities.argmax(axis=1)
         confusion = np.bincount(labels * k + predicted, minlength=k * k)
         reliability = calibration(labels, probabilities, calibration_bins)
-        auc = area_under_curve(labels, probabilities)
-        if auc is None:
-            absent = [class_names[c] for c in np.setdiff1d(np.arange(k), labels)]
+        if absent := [class_names[c] for c in np.setdiff1d(np.arange(k), labels)]:
             named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             logger.info(
-                f"{run}: no AUC on the {subset_title(subset)} images, which lack "
-                f"{len(absent)} of {k} classes: {named}"
+                f"{run}: the {subset_title(subset)} images lack {len(absent)} of {k} classes, "
+                f"which are left out of means: {named}"
             )
         scaled = None
         if temperature is not None:
@@ -272,7 +273,7 @@ def evaluate(
             **scores_with_intervals(
                 labels, predicted, groups, k, resamples=bootstrap, seed=seed
             ),
-            "auc": auc,
+            "auc": area_under_curve(labels, probabilities),
             "calibration_error": calibration_error(reliability),
             "calibration": reliability,
             "scaled_calibration_error": scaled and calibration_error(scaled),
@@ -304,6 +305,7 @@ def evaluate(
                 }
             )
         )
+    put_drops(metrics)
     content = {
         "run": run,
         "kind": kind,
@@ -316,6 +318,21 @@ def evaluate(
         "cost": cost,
     }
     return content, pd.concat(tables, ignore_index=True)
+
+
+def put_drops(subsets):
+    """Add `drop` to the metrics of each test set of other images than the study's own.
+
+    It is test accuracy minus accuracy there, as `statistics.difference`. Means over replicates
+    have the same seeds on both sides, so that their interval is a little wide.
+
+    Args:
+        subsets: {subset: metrics}, which is changed.
+    """
+    for subset in subsets.keys() - OWN:
+        if TEST in subsets:
+            pair = (subsets[of]["accuracy"] for of in (TEST, subset))
+            subsets[subset]["drop"] = statistics.difference(*pair)
 
 
 def evaluate_run(description, inputs, out, **settings):

@@ -27,7 +27,7 @@ import numpy as np
 from scipy import sparse, special
 
 from hemagrid.errors import InputError
-from hemagrid.evaluation.metrics import answer_counts, scores
+from hemagrid.evaluation.metrics import answer_counts, put_drops, scores
 from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.evaluation.statistics import ALPHA, resampled_sums
 from hemagrid.io import read_json, write_json
@@ -172,6 +172,7 @@ def summarize(metrics, predictions, *, bootstrap, seed):
             for score in ("precision", "recall", "f1"):
                 values = [of["per_class"][name][score] for of in same]
                 per_class[score] = float(np.mean(values))
+    put_drops(summary["subsets"])
     return summary
 
 

@@ -70,6 +70,27 @@ def clopper_pearson(share, n, alpha=ALPHA):
     return float(low), float(high)
 
 
+def difference(first, second):
+    """Interval of the difference of two scores that were estimated from different images.
+
+    Zou & Donner 2008 (Statistics in Medicine 27, "Construction of confidence limits about
+    effect measures: a general approach"; MOVER). It takes the intervals of both scores as they
+    are, so images of one group are resampled together, and bounds near 100 % stay exact.
+    With Wilson's intervals it is method 10 of Newcombe 1998 (Statistics in Medicine 17).
+
+    Args:
+        first: {"value", "low", "high"}, with its 95 % interval.
+        second: The same of the other score.
+
+    Returns:
+        {"value": first minus second, "low", "high"}.
+    """
+    value = first["value"] - second["value"]
+    below = math.hypot(first["value"] - first["low"], second["high"] - second["value"])
+    above = math.hypot(first["high"] - first["value"], second["value"] - second["low"])
+    return {"value": value, "low": value - below, "high": value + above}
+
+
 def effective_groups(right, sizes):
     """Return how many independent images the answers of groups are worth.
 

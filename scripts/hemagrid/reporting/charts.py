@@ -23,13 +23,19 @@ from hemagrid.tuning.trials import best_trial
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _GREY = "#808890"
 
-# Colour, shape and dash of each subset.
+# Colour, shape and dash of each subset; test sets of the user's take those of `_OTHER_MARKS`.
 _SUBSET_MARKS = {
     VAL: (_PURPLE, "triangle-up", [2, 2]),
     TEST: (_BLUE, "circle", [1, 0]),
     TEST_AUGMENTED: (_ORANGE, "diamond", [6, 3]),
     HOLDOUT: (_GREEN, "square", [8, 2, 2, 2]),
 }
+_OTHER_MARKS = (
+    (_PURPLE, "triangle-down", [2, 2]),
+    (_GREEN, "cross", [12, 4]),
+    (_BLUE, "triangle-right", [4, 4]),
+    (_ORANGE, "triangle-left", [10, 2]),
+)
 
 _NAME_LIMIT = 160  # pixels for a name that a user chose
 
@@ -107,9 +113,11 @@ def _tips(**titles):
 def _subset_scales(subsets):
     """Return colour, shape and dash of a field `subset` that holds the subsets' titles."""
     names = [subset_title(subset) for subset in subsets]
+    others = itertools.cycle(_OTHER_MARKS)
+    marks = [_SUBSET_MARKS.get(subset) or next(others) for subset in subsets]
     return [
         channel("subset:N", title=None).scale(
-            domain=names, range=[_SUBSET_MARKS[subset][place] for subset in subsets]
+            domain=names, range=[mark[place] for mark in marks]
         )
         for place, channel in enumerate((alt.Color, alt.Shape, alt.StrokeDash))
     ]
@@ -660,7 +668,7 @@ def accuracy_chart(grid):
             rows, too.
     """
     order = list(grid["run"])
-    subsets = [s for s in (TEST, TEST_AUGMENTED) if f"{s}_accuracy_pct" in grid]
+    subsets = [subset for subset in text.subsets_of(grid) if subset != VAL]
     rows = pd.concat([_accuracies(grid, TEST)[:0], *(_accuracies(grid, s) for s in subsets)])
     y = alt.Y("run:N", title=None).scale(domain=order).axis(grid=True, labelLimit=_NAME_LIMIT)
     x = alt.X("low:Q", title="accuracy, % (line: 95 % interval)")

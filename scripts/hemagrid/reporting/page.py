@@ -15,10 +15,11 @@ from hemagrid import io
 from hemagrid.config.grid import train_seed, tunable_backbones
 from hemagrid.evaluation.abstention import TARGET
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
-from hemagrid.evaluation.metrics import best_run, load_metrics, put
+from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
 from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.names import (
     HOLDOUT,
+    OWN,
     TEST,
     TEST_AUGMENTED,
     TUNED_ADAMW,
@@ -101,6 +102,7 @@ def write_report(out, inputs, *, select_by):
         "covered": text.covered(study.metrics),
         "repeated": any(m and "replicates" in m for m in study.metrics.values()),
         "grid": study.all_runs(),
+        "test_sets": study.test_sets(),
         "paper": study.paper(),
         "tuning": study.tuning(),
         "abstention": study.abstention(),
@@ -214,8 +216,7 @@ class _Study:
         A cell is {text, value, best}: the text for people, the number to sort by or None, and
         whether it is the best of our runs.
         """
-        names = [name for name in self.grid if name.endswith("_accuracy_pct")]
-        names = [name for name in names if "balanced" not in name]
+        names = [f"{subset}_accuracy_pct" for subset in text.subsets_of(self.grid)]
         bounds = [f"{name}_{bound}" for name in names for bound in ("low", "high")]
         names += ["replicates", "gap_points", "test_balanced_accuracy_pct", "test_macro_f1_pct"]
         names += [
@@ -274,6 +275,34 @@ class _Study:
             return None
         texts = ("run", "replicate_of", "kind", "backbone", "head")
         return text.shown(io.read_sparse(self.inputs["replicates"], *texts))
+
+    def test_sets(self):
+        """Each test set of other images: its runs there and on the study's test images."""
+        found = []
+        for subset in text.subsets_of(self.grid):
+            if subset in OWN:
+                continue
+            scores = ("balanced_accuracy", "macro_f1")
+            columns = [
+                f"{TEST}_accuracy_pct",
+                f"{subset}_accuracy_pct",
+                f"{subset}_drop_points",
+            ]
+            columns += [f"{subset}_{score}_pct" for score in scores]
+            columns = [name for column in columns for name in with_bounds(column)]
+            rows = self.grid[self.grid[f"{subset}_accuracy_pct"].notna()]
+            known = self.metrics[rows["run"].iloc[0]]["subsets"][subset]
+            per_class = known["per_class"].items()
+            found.append(
+                {
+                    "name": subset_title(subset),
+                    "holdout": subset == HOLDOUT,
+                    "n": known["n"],
+                    "lacking": [name for name, of in per_class if not of["support"]],
+                    "drops": text.shown(rows.reindex(columns=["run", *columns])),
+                }
+            )
+        return found
 
     def paper(self):
         """The published tables 1 and 2 and figure 1, each beside ours."""
@@ -343,7 +372,7 @@ class _Study:
             "verdicts": verdicts,
             "gain": text.shown(gain.drop(columns="verdict")),
             "chosen_by": ranking and subset_title(chosen_by),
-            "on_test": chosen_by.startswith(TEST),
+            "on_test": chosen_by != VAL,
             "finalists": finalists["finalists"],
             "ranking": text.shown(pd.DataFrame(ranking)),
             "missing": finalists["missing"],

@@ -9,9 +9,18 @@ from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
 from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
 from hemagrid.evaluation.predictions import by_run
 from hemagrid.io import read_json, read_sparse, write_table, write_text
-from hemagrid.names import TEST, TEST_AUGMENTED, TUNED_HEADS, VAL, subset_title
+from hemagrid.names import HOLDOUT, OWN, TEST, TEST_AUGMENTED, TUNED_HEADS, VAL, subset_title
 from hemagrid.reporting.reference import part
-from hemagrid.reporting.text import SCORES, aligned, covered, listed, shorten, shown, spell
+from hemagrid.reporting.text import (
+    SCORES,
+    aligned,
+    covered,
+    listed,
+    shorten,
+    shown,
+    spell,
+    subsets_of,
+)
 
 _COST = ("parameters", "peak_memory_mib", "images_per_second")
 
@@ -59,11 +68,12 @@ def grid_table(metrics, codabench=None):
 
     Returns:
         A data frame with one row per run, in the order given; a missing run has a row without
-        numbers. Columns that end in `_pct` are in %, `gap_points` (test minus augmented test
-        accuracy) is in percentage points, `_low` and `_high` bound 95 % intervals. Where runs
-        have several replicates, scores are means over them, `_least` and `_most` the range,
-        `replicates` the number, and `seed_share_pct` the part of the variance of an accuracy
-        that more replicates would reduce.
+        numbers. Columns that end in `_pct` are in %. `gap_points` (test minus augmented test
+        accuracy) and `{test set}_drop_points` (test accuracy minus that on other images) are in
+        percentage points. `_low` and `_high` bound 95 % intervals. Where runs have several
+        replicates, scores are means over them, `_least` and `_most` the range, `replicates` the
+        number, and `seed_share_pct` the part of the variance of an accuracy that more
+        replicates would reduce.
     """
     known = [m for m in metrics.values() if m]
     subsets = list(dict.fromkeys(subset for m in known for subset in m["subsets"]))
@@ -76,6 +86,8 @@ def grid_table(metrics, codabench=None):
             columns += [column] if score == "calibration_error" else with_bounds(column)
             if repeated and score == "accuracy":
                 columns += [f"{column}_least", f"{column}_most", f"{subset}_seed_share_pct"]
+        if any("drop" in m["subsets"].get(subset, ()) for m in known):
+            columns += with_bounds(f"{subset}_drop_points")
     columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
     columns += ["images_per_second"]
     rows = []
@@ -93,6 +105,8 @@ def grid_table(metrics, codabench=None):
                 for bound in ("least", "most"):
                     row[f"{subset}_accuracy_pct_{bound}"] = 100 * accuracy[bound]
                 row[f"{subset}_seed_share_pct"] = 100 * accuracy["seed_share"]
+            if "drop" in scores:
+                put(row, f"{subset}_drop_points", scores["drop"])
         if {TEST, TEST_AUGMENTED} <= m["subsets"].keys():
             clean, augmented = (m["subsets"][s]["accuracy"] for s in (TEST, TEST_AUGMENTED))
             row["gap_points"] = 100 * (clean["value"] - augmented["value"])
@@ -272,17 +286,30 @@ def write(table, path):
 
 
 def headline(table):
-    """Lay out a grid table for a terminal, at most 100 columns wide."""
+    """Lay out a grid table for a terminal, at most 100 columns wide.
+
+    As many test sets of the user's are shown as there is room for, without their intervals.
+    """
     columns = {"run": [shorten(run, 24) for run in table["run"]]}
+    subsets = subsets_of(table)
     for subset in (TEST, TEST_AUGMENTED):
-        if f"{subset}_accuracy_pct" in table:
+        if subset in subsets:
             spelled = shown(table[with_bounds(f"{subset}_accuracy_pct")])
             columns[f"{subset_title(subset)} %"] = list(spelled.iloc[:, 0])
     for title, name in (("params", "parameters"), ("train time", "training_seconds")):
         columns[title] = [spell(value, name) for value in table[name]]
     if "replicates" in table:
         columns["replicates"] = [spell(value, "replicates") for value in table["replicates"]]
-    return aligned(columns, zip(*columns.values(), strict=True))
+    lines = aligned(columns, zip(*columns.values(), strict=True))
+    for subset in subsets:
+        if subset in (*OWN, HOLDOUT):
+            continue
+        name = f"{subset}_accuracy_pct"
+        wider = columns | {f"{subset} %": [spell(value, name) for value in table[name]]}
+        laid_out = aligned(wider, zip(*wider.values(), strict=True))
+        if max(map(len, laid_out.splitlines())) <= 100:
+            columns, lines = wider, laid_out
+    return lines
 
 
 def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=()):

@@ -107,6 +107,13 @@ def shown(table):
     return pd.DataFrame(columns, dtype=object)
 
 
+def subsets_of(table):
+    """List the subsets whose accuracy a table holds, in the order of its columns."""
+    ending = "_accuracy_pct"
+    names = [name.removesuffix(ending) for name in table if name.endswith(ending)]
+    return [name for name in names if not name.endswith("_balanced")]
+
+
 def heading(name):
     """Spell the name of a column: "test_accuracy_pct" becomes "test accuracy, %"."""
     if name in _HEADINGS:
@@ -118,6 +125,8 @@ def heading(name):
     if name.endswith("_seed_share_pct"):
         subset = name.removesuffix("_seed_share_pct")
         return f"{subset_title(subset)} accuracy, seed's share of the variance, %"
+    if name.endswith("_drop_points"):
+        return f"test minus {subset_title(name.removesuffix('_drop_points'))}, points"
     return name
 
 
@@ -222,6 +231,7 @@ def aligned(header, rows, left=1):
 _SPELLINGS = {
     "gain_points": "{:+z.1f}".format,
     "difference_points": "{:+z.1f}".format,
+    "drop_points": "{:+z.1f}".format,
     "_points": "{:z.1f}".format,
     "_pct": "{:z.1f}".format,
     "seconds": duration,

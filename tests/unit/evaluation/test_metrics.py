@@ -137,7 +137,7 @@ def test_scores_of_counts_equal_scikit_learn(pairs):
     recalls = [(predicted[true == c] == c).mean() for c in np.unique(true)]
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
     assert found["macro_f1"] == pytest.approx(
-        sk.f1_score(true, predicted, average="macro", zero_division=0)
+        sk.f1_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0)
     )
 
 
@@ -155,7 +155,7 @@ def by_confusions(labels, predicted, groups, k, resamples, seed):
     found = {
         "accuracy": np.trace(resampled, axis1=-2, axis2=-1) / resampled.sum(axis=(-2, -1)),
         "balanced_accuracy": (hits / np.maximum(support, 1)).sum(-1) / (support > 0).sum(-1),
-        "macro_f1": (2 * hits / np.maximum(either, 1)).sum(-1) / (either > 0).sum(-1),
+        "macro_f1": (2 * hits / np.maximum(either, 1)).sum(-1) / (support > 0).sum(-1),
     }
     return {name: tuple(np.quantile(each, [0.025, 0.975])) for name, each in found.items()}
 
@@ -310,7 +310,7 @@ def test_the_seed_decides(tmp_path):
     assert run_evaluate(path)[0] != run_evaluate(path, seed=43)[0]
 
 
-def test_a_class_without_rows_has_no_auc_and_that_is_told(tmp_path, caplog):
+def test_a_class_without_rows_is_left_out_of_means_and_that_is_told(tmp_path, caplog):
     caplog.set_level(logging.INFO, "hemagrid")
     labels, probabilities = draw(np.random.default_rng(7), 60)
     present = labels != 2
@@ -323,11 +323,33 @@ def test_a_class_without_rows_has_no_auc_and_that_is_told(tmp_path, caplog):
     predicted = probabilities[present].argmax(axis=1)
     recalls = [(predicted[labels[present] == c] == c).mean() for c in (0, 1)]
     assert test["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls))
-    assert test["auc"] is None
-    assert test["per_class"]["platelet"]["support"] == 0
-    assert "vgg16_cfg1: no AUC on the test images, which lack 1 of 3 classes: platelet" in (
-        caplog.text
+    assert test["macro_f1"]["value"] == pytest.approx(
+        sk.f1_score(labels[present], predicted, labels=[0, 1], average="macro")
     )
+    assert test["auc"] == pytest.approx(
+        np.mean(
+            [sk.roc_auc_score(labels[present] == c, probabilities[present, c]) for c in (0, 1)]
+        )
+    )
+    assert test["per_class"]["platelet"]["support"] == 0
+    said = "the test images lack 1 of 3 classes, which are left out of means: platelet"
+    assert f"vgg16_cfg1: {said}" in caplog.text
+
+
+def test_the_drop_to_other_images_has_an_interval_and_that_to_copies_has_none(tmp_path):
+    rng = np.random.default_rng(9)
+    sets = {
+        "test": (*draw(rng, 400, signal=4.0), np.arange(400)),
+        "test_augmented": (*draw(rng, 400), np.arange(400)),
+        "raabin": (*draw(rng, 200, signal=1.0), np.arange(200) // 4),
+    }
+    subsets = run_evaluate(write_answers(tmp_path, NAMES, sets))[0]["subsets"]
+    there, here = subsets["raabin"]["accuracy"], subsets["test"]["accuracy"]
+    drop = subsets["raabin"]["drop"]
+    assert drop["value"] == here["value"] - there["value"] > 0.2
+    assert drop["value"] - drop["low"] > there["high"] - there["value"]
+    assert drop["low"] > 0 and drop["high"] < 1
+    assert "drop" not in subsets["test"] and "drop" not in subsets["test_augmented"]
 
 
 @pytest.mark.parametrize("case", ["one class", "one image", "a class of no probability"])

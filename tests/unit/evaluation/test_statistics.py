@@ -9,6 +9,7 @@ from scipy import stats
 from hemagrid.evaluation import statistics
 from hemagrid.evaluation.statistics import (
     clopper_pearson,
+    difference,
     effective_groups,
     gamma_interval,
     holm,
@@ -234,3 +235,14 @@ def test_holm():
     assert list(holm([0.7, 0.6])) == [1, 1]
     assert list(holm([0.03])) == [0.03]
     assert list(holm([])) == []
+
+
+def test_a_difference_of_independent_scores_is_that_of_newcombes_example():
+    # Newcombe 1998, table II, method 10, contrast (a): 56 of 70 against 48 of 80.
+    scores = []
+    for hits, n in ((56, 70), (48, 80)):
+        bounds = stats.binomtest(hits, n).proportion_ci(method="wilson")
+        scores.append({"value": hits / n, "low": bounds.low, "high": bounds.high})
+    found = difference(*scores)
+    assert found["value"] == pytest.approx(0.2)
+    assert (found["low"], found["high"]) == pytest.approx((0.0524, 0.3339), abs=1e-4)

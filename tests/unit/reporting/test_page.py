@@ -913,6 +913,12 @@ def test_the_holdout_is_named_and_what_was_left_out_of_it(small, tmp_path):
     assert "holdout" not in text(made.write().by_id("claims"))
     metrics = made.metrics("vgg16_cfg1")
     metrics["subsets"]["holdout"] = metrics["subsets"]["test"]
+    lacking = metrics["subsets"]["test"] | {"drop": {"value": 0.12, "low": 0.1, "high": 0.15}}
+    lacking["per_class"] = {
+        name: of | {"support": 0} if name == metrics["class_names"][0] else of
+        for name, of in lacking["per_class"].items()
+    }
+    metrics["subsets"]["raabin"] = lacking
     write_json(made.results / "vgg16_cfg1" / "metrics.json", metrics)
     audit = read_json(made.inputs["audit"])
     row = {"source": "bloodmnist.npz/test_images[7]", "class_name": "ig"}
@@ -928,6 +934,11 @@ def test_the_holdout_is_named_and_what_was_left_out_of_it(small, tmp_path):
     assert "BloodMNIST's own test split" in text(page.by_id("grid"))
     assert "same laboratory" in text(page.by_id("claims"))
     assert "holdout accuracy, %" in page.grid()["vgg16_cfg1"]
+    assert "raabin accuracy, %" in page.grid()["vgg16_cfg1"]
+    others = text(page.by_id("test-sets"))
+    assert "They are BloodMNIST's own test split, from the same laboratory." in others
+    assert f"It has no images of {metrics['class_names'][0]}: balanced accuracy" in others
+    assert "test minus raabin, points" in others and "+12.0 (+10.0 to +15.0)" in others
     data = text(page.by_id("data"))
     assert (
         "The test set holdout has 3,400 images: basophil 1,200, ig 2,200. It has none of"

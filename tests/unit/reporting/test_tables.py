@@ -303,6 +303,21 @@ def test_what_intervals_cover_is_said(study):
     assert covered(repeats).endswith("the seed of runs that were trained 2 times.")
 
 
+def test_test_sets_of_other_images_have_their_scores_and_the_drop(study):
+    for name in ("raabin", "anothersetwithalongname", "third"):
+        of = study["vgg16_cfg1"]["subsets"]["test"]
+        drop = {"value": 0.12, "low": 0.1, "high": 0.15}
+        study["vgg16_cfg1"]["subsets"][name] = of | {"drop": drop}
+    table = grid_table(study)
+    row = table.set_index("run").loc["vgg16_cfg1"]
+    bounds = row[["raabin_drop_points", "raabin_drop_points_low", "raabin_drop_points_high"]]
+    assert bounds.tolist() == pytest.approx([12, 10, 15])
+    assert "test_drop_points" not in table
+    text = headline(table)
+    assert "raabin %  third %" in text and "anothersetwithalongname" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
 # Runs against each other
 
 N = 200
