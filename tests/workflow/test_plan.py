@@ -109,6 +109,21 @@ def test_the_published_grid_is_planned_run_by_run(everything):
     assert len(of_runs(everything, "train")) == 14
 
 
+def test_replicates_share_splits_caches_and_searches(bare, plan, in_folder):
+    config = ["replicates=2", 'tuning={"backbones": ["vgg16"], "adamw": []}']
+    planned = plan(bare, *in_folder(bare), "--config", *config)
+    trained = of_runs(planned, "train")
+    first = {run for run in trained if not run.endswith("_s2")}
+    assert len(first) == 15 and trained == first | {f"{run}_s2" for run in first}
+    assert of_runs(planned, "predict") == trained
+    assert of_runs(planned, "plot_run") == trained
+    assert of_runs(planned, "summarize") == first
+    rules = Counter(planned.values())
+    assert rules["search"] == 2  # the head and its trials
+    assert rules["backbone_weights"] == 4 and rules["audit"] == 1
+    assert planned["results/tables/replicates.csv"] == "list_replicates"
+
+
 def test_one_result_plans_only_what_it_needs(clone, plan):
     planned = plan(clone, "results/convnext_cfg1/metrics.json")
     assert planned == {
