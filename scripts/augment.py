@@ -15,4 +15,5 @@ with job(snakemake.log[0], snakemake.output):
         snakemake.params.seed,
         threads=snakemake.threads,
         out=dict(snakemake.output.items()),
+        redraw=snakemake.params.get("redraw", False),
     )

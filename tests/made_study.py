@@ -48,6 +48,8 @@ def make_study(
     absent=(),
     select_by="test_augmented",
     seed=42,
+    policies=("randaugment", "augmix"),
+    blank=(),
     **settings,
 ):
     """Write a study below `folder`.
@@ -60,6 +62,8 @@ def make_study(
         classes: Names of the classes.
         per_class: Number of test images per class, each with `copies` in the augmented test
             set. Classes that are `absent` have none.
+        policies: The copies of an augmented subset get them in turns.
+        blank: Rows of the augmented test set that hold no picture.
         settings: Keys of the config that replace those here.
 
     Returns:
@@ -74,13 +78,16 @@ def make_study(
     subsets = {name: np.repeat(labels, times) for name, times in parents.items()}
     groups = {name: np.repeat(np.arange(len(labels)), n) for name, n in parents.items()}
     inputs = _images(folder / "results", subsets, classes, size, rng)
+    inputs["copies"] = folder / "results" / "dataset" / "augmented_copies.csv"
+    io.write_table(inputs["copies"], _copies(subsets, policies, blank))
     made = {run: skill for run, skill in runs.items() if skill is not None}
     for run, skill in made.items():
         answers = {
             subset: (of, _answers(of, len(classes), skill, rng), groups[subset])
             for subset, of in subsets.items()
         }
-        _write_run(folder / "results", run, config, classes, answers, bootstrap, seed)
+        paths = {"copies": inputs["copies"]}
+        _write_run(folder / "results", run, config, classes, answers, paths, bootstrap, seed)
 
     def of_runs(name, which):
         return [folder / "results" / run / name for run in which]
@@ -97,7 +104,7 @@ def make_study(
     comparison = {"select_by": select_by, "bootstrap": bootstrap, "seed": seed}
     out = {
         name: folder / "results" / "tables" / f"{name}.csv"
-        for name in ("grid", "best_heads", "heads", "abstention", "winner")
+        for name in ("grid", "best_heads", "heads", "abstention", "policies", "winner")
     } | {"headline": folder / "results" / "tables" / "headline.txt"}
     tables.aggregate(
         inputs["metrics"],
@@ -232,10 +239,22 @@ def _answers(labels, k, skill, rng):
     return (strength / strength.sum(axis=1, keepdims=True)).astype("float32")
 
 
-def _write_run(results, run, config, classes, answers, bootstrap, seed):
+def _copies(subsets, policies, blank):
+    tables = []
+    for subset in ("val", "test_augmented"):
+        n = len(subsets[subset])
+        table = pd.DataFrame({"subset": subset, "policy": np.resize(policies, n)})
+        rows = list(blank) if subset == "test_augmented" else []
+        spread = np.where(np.isin(np.arange(n), rows), 0.5, 40.0)
+        tables.append(table.assign(spread=spread, draws=1))
+    return pd.concat(tables)
+
+
+def _write_run(results, run, config, classes, answers, inputs, bootstrap, seed):
     kind, backbone, head = _kind(run, config)
     folder = results / run
-    inputs = {"predictions": write_answers(folder / "predictions", classes, answers)}
+    predictions = write_answers(folder / "predictions", classes, answers)
+    inputs = inputs | {"predictions": predictions}
     if kind != "control":
         phases = PHASES if kind == "transfer" else ("training",)
         history = _history(phases)

@@ -64,6 +64,7 @@ FOUND_SOURCE = "results/dataset/{test_set}_source.json"
 LEFT_OUT = "results/dataset/{test_set}_left_out.csv"
 SUBSET_IMAGES = "results/dataset/{subset}.npy"
 SUBSET_TABLE = "results/dataset/{subset}.csv"
+COPIES = "results/dataset/augmented_copies.csv"
 SMEARS = "resources/smears"
 
 # Backbones

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from made_study import make_study
 
 from ..conftest import ROOT
 
@@ -90,3 +91,28 @@ def test_a_training_step_tells_speed_and_memory():
     # 0.04 thousand million multiplications of 96 px, as published (0.22 of 224 px).
     rate, share, of = float(many[7]), float(many[8].rstrip("%")) / 100, float(many[9])
     assert share * of * 1e12 / rate / 6 == pytest.approx(0.22e9 * (96 / 224) ** 2, rel=0.15)
+
+
+def test_the_nearest_reading_of_the_published_augmentation_is_named(tmp_path):
+    runs = {"baseline_cnn": 0.2, "regularized_cnn": 0.8, "vgg16_cfg1": 0.9}
+    readings = {"alternate": ("randaugment", "augmix"), "sequence": ("randaugment+augmix",)}
+    for name, policies in readings.items():
+        settings = {"augmentation": {"assignment": name}, "seed": len(name)}
+        settings |= {"policies": policies, "blank": [0, 2]}
+        make_study(tmp_path / name, runs, ["basophil", "ig"], **settings)
+    said, errors, status = printed("augmentation_readings", *(tmp_path / n for n in readings))
+    assert status == 0, errors
+    *lines, _, nearest = said.splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    assert header == ["model", "images", "published", *readings]
+    assert [row[1:3] for row in rows[:2]] == [["test", "57.9"], ["augmented test", "30.9"]]
+    kinds = ["RandAugment", "AugMix", "RandAugment, then AugMix"]
+    assert [row[1].lstrip("\N{EN DASH} ") for row in rows[2:5]] == kinds
+    assert "alternate: 2 of 48, sequence: 2 of 48" in rows[5][1]
+    off = {}
+    for column, name in enumerate(readings, 3):
+        pairs = [(float(row[2]), float(row[column].split()[0])) for row in rows if row[2]]
+        assert len(pairs) == 6
+        off[name] = sum(abs(theirs - ours) for theirs, ours in pairs)
+    assert [float(cell) for cell in rows[-1][3:]] == pytest.approx(list(off.values()), abs=0.4)
+    assert nearest == f"Nearest: {min(off, key=off.get)}"

@@ -18,10 +18,10 @@ from ..conftest import ROOT, TINY
 
 # Without a revision: these follow training, or only look at what it rests on.
 CHEAP = {
-    *("audit", "contact_sheet", "control", "evaluate", "plot_run", "select_finalists"),
+    *("audit", "audit_copies", "contact_sheet", "control", "evaluate", "plot_run"),
     *("plot_trials", "explain", "package_submission", "score_submission", "aggregate"),
     *("compare_tuned", "compare_with_winner", "plot_grid", "plot_classes", "provenance"),
-    *("record_study", "report"),
+    *("record_study", "report", "select_finalists"),
 }
 # Before the finalists are chosen again nothing is planned for their runs.
 SEEN = CHEAP - {"plot_trials"}

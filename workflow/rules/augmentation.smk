@@ -1,12 +1,18 @@
 """The sets of images that networks see.
 
 Needs: results/dataset/images.npy and splits.csv. Makes: results/dataset/{subset}.npy and
-{subset}.csv, augmented once and for all, and the untouched test set.
+{subset}.csv, augmented once and for all, augmented_copies.csv, which lists all copies, and the
+untouched test set.
 """
+
+# Absent where blank copies are kept, because they were before there was a choice: a study of
+# that time stays as it is.
+REDRAW = {"redraw": True} if config["augmentation"]["blank"] == "redraw" else {}
 
 
 localrules:
     originals,
+    audit_copies,
     contact_sheet,
 
 
@@ -27,6 +33,7 @@ rule augment:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
     params:
+        **REDRAW,
         settings=lookup("augmentation/{subset}", within=config),
         assignment=config["augmentation"]["assignment"],
         seed=grid.split_seed(config),
@@ -58,6 +65,29 @@ rule originals:
         "Copying the untouched test images"
     script:
         "../../scripts/originals.py"
+
+
+rule audit_copies:
+    input:
+        **per_subset(names.SUBSET_IMAGES, names.AUGMENTED, "images_{subset}"),
+        **per_subset(names.SUBSET_TABLE, names.AUGMENTED, "table_{subset}"),
+    output:
+        copies=names.COPIES,
+    log:
+        "logs/audit_copies.log",
+    benchmark:
+        "benchmarks/audit_copies.tsv"
+    priority: 10
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        **LIGHT,
+    params:
+        code=CODE,
+    message:
+        "Looking for copies that hold no picture any more"
+    script:
+        "../../scripts/audit_copies.py"
 
 
 rule contact_sheet:

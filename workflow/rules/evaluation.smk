@@ -45,6 +45,7 @@ rule evaluate:
             )
         ),
         predictions=list(PREDICTED.values()),
+        copies=names.COPIES,
     output:
         metrics=names.METRICS,
         confusion=names.CONFUSION,

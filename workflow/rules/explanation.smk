@@ -14,6 +14,7 @@ rule explain:
             fill(names.PREDICTIONS, test_set=names.TEST_AUGMENTED), run=trained_runs
         ),
         images=fill(names.SUBSET_IMAGES, subset=names.TEST_AUGMENTED),
+        copies=names.COPIES,
     output:
         pictures=names.EXPLAINED_PICTURES,
         table=names.EXPLAINED_TABLE,

@@ -37,6 +37,7 @@ FINAL = {
             "heads",
             "best_heads",
             "abstention",
+            "policies",
             "winner",
             *TUNING_TABLES,
             *REPLICATE_TABLE,
@@ -89,6 +90,7 @@ rule aggregate:
             best_heads="best_heads",
             heads="heads",
             abstention="abstention",
+            policies="policies",
         ),
         grid=report(
             fill(names.TABLE, table="grid", format="csv"),
@@ -113,6 +115,12 @@ rule aggregate:
             caption="../report/abstention.rst",
             category="Tables",
             labels={"table": "calibration and abstention", "format": "CSV"},
+        ),
+        policies=report(
+            fill(names.TABLE, table="policies", format="csv"),
+            caption="../report/policies.rst",
+            category="Tables",
+            labels={"table": "accuracy by augmentation policy", "format": "CSV"},
         ),
         headline=names.HEADLINE,
     log:
@@ -353,6 +361,7 @@ rule report:
         explained=names.EXPLAINED_PICTURES,
         images=names.IMAGES,
         audit=names.AUDIT,
+        copies=names.COPIES,
         contact_sheet=fill(names.CONTACT_SHEET, subset=names.TRAIN),
         config=names.CONFIG,
         versions=names.VERSIONS,

@@ -1,14 +1,21 @@
 """What was found in the data set, and what was done about it, for the report."""
 
+import logging
 import re
 from collections import Counter
 
 import pandas as pd
 
+from hemagrid import io
+from hemagrid.data.augmentation import BLANK, spreads
 from hemagrid.data.duplicates import label_conflict
 from hemagrid.io import class_names
-from hemagrid.names import SPLITS
+from hemagrid.names import AUGMENTED, SPLITS, subset_title
 
+logger = logging.getLogger(__name__)
+
+FAINT = 5.0
+"""A copy whose pixel values have a lower standard deviation holds hardly a picture."""
 LISTED = 50  # entries of a list; the full count stands beside them
 IDS_LISTED = 12  # images named per group
 
@@ -151,6 +158,61 @@ def _in_several(images, groups):
     images = images.merge(groups[["id", "group_name"]], on="id")
     count = images.groupby("exact_group")["group_name"].transform("nunique")
     return _groups(images[count > 1], "exact_group")
+
+
+def audit_copies(inputs, out):
+    """List all augmented copies with what is left of their picture, and say how many are blank.
+
+    Args:
+        inputs: Paths `images_{subset}` (.npy) and `table_{subset}` (.csv) of each subset of
+            `names.AUGMENTED`.
+        out: Path of the CSV to write, a row per copy, in the order of the images: subset,
+            policy, spread (the standard deviation of all its pixel values, 0 to 127.5) and
+            draws (how often it was drawn; more than once where a blank one was drawn again).
+    """
+    listed = []
+    for subset in AUGMENTED:
+        table = io.read_table(inputs[f"table_{subset}"])
+        copies = pd.DataFrame({"subset": subset, "policy": table["policy"]})
+        spread = spreads(io.open_images(inputs[f"images_{subset}"]))
+        listed.append(copies.assign(spread=spread, draws=table.get("draws", 1)))
+    listed = pd.concat(listed)
+    io.write_table(out, listed)
+    for row in count_copies(listed).itertuples():
+        name = subset_title(row.subset)
+        logger.info(f"{name}, {row.policy}: {row.blank} of {row.copies} copies are blank")
+
+
+def count_copies(listed):
+    """Count the copies that hold no picture any more.
+
+    Args:
+        listed: Table of `audit_copies`.
+
+    Returns:
+        Table with a row per subset and policy: subset, policy, copies, blank (with a spread
+        below `augmentation.BLANK`), faint (below `FAINT`, blank ones included) and, if any copy
+        was drawn more than once, redrawn.
+    """
+    kinds = listed.assign(
+        copies=1,
+        blank=listed["spread"] < BLANK,
+        faint=listed["spread"] < FAINT,
+        redrawn=listed["draws"] > 1,
+    )
+    columns = ["copies", "blank", "faint"]
+    columns += ["redrawn"] if kinds["redrawn"].any() else []
+    return kinds.groupby(["subset", "policy"], sort=False)[columns].sum().reset_index()
+
+
+def blank_copies(listed, subset):
+    """Tell which images of a subset are blank copies, bool (n,).
+
+    Args:
+        listed: Table of `audit_copies`.
+        subset: A subset that is in it.
+    """
+    return listed.loc[listed["subset"] == subset, "spread"].to_numpy() < BLANK
 
 
 def _groups(images, column):

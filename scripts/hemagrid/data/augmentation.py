@@ -18,14 +18,19 @@ from hemagrid.names import AUGMENTED
 POLICIES = ("randaugment", "augmix")
 SEQUENCE = "+".join(POLICIES)
 CHUNK = 64  # images read and written at once
+BLANK = 1.0
+"""A copy whose pixel values (0-255) have a lower standard deviation holds no picture."""
+DRAWS = 20
+"""How often a blank copy is drawn at most, under `augmentation.blank: redraw`."""
 
 logger = logging.getLogger(__name__)
 
 
-def augment(images, splits, subset, settings, assignment, seed, threads, out):
+def augment(images, splits, subset, settings, assignment, seed, threads, out, redraw=False):
     """Write the augmented copies of one subset.
 
-    The bytes are the same for any number of threads.
+    The bytes are the same for any number of threads. With `redraw` the table has a column more,
+    `draws`, how often a copy was drawn.
 
     Args:
         images: Path of images.npy.
@@ -36,6 +41,7 @@ def augment(images, splits, subset, settings, assignment, seed, threads, out):
         seed: Integer, at least 0.
         threads: Number of images under way at once.
         out: Paths of the two files to write: `images` (.npy) and `table` (.csv).
+        redraw: Whether a blank copy is drawn again, `DRAWS` times in all at most.
     """
     # keras-cv runs on TensorFlow only, and a GPU would compute other pixels.
     os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
@@ -46,10 +52,16 @@ def augment(images, splits, subset, settings, assignment, seed, threads, out):
     table["policy"] = assign_policies(parents["id"], copies, seed, assignment).ravel()
     pixels = io.open_images(images)
     with io.new_array(out["images"], (len(table), *pixels.shape[1:]), "uint8") as array:
-        augment_rows(pixels, table, settings, seed, array, threads)
+        draws = augment_rows(pixels, table, settings, seed, array, threads, redraw=redraw)
         table["sha256"] = _digests(array)
+        blank = int((spreads(array) < BLANK).sum())
+    if redraw:
+        table["draws"] = draws
     io.write_table(out["table"], table)
-    logger.info("%s: %d copies of %d images", subset, len(table), len(parents))
+    logger.info(
+        f"{subset}: {len(table)} copies of {len(parents)} images; {blank} are blank"
+        + f", {(draws > 1).sum()} were drawn again" * redraw
+    )
 
 
 def originals(images, splits, split, out):
@@ -94,7 +106,23 @@ def assign_policies(ids, copies, seed, assignment):
     return np.array(POLICIES)[draws]
 
 
-def augment_rows(images, plan, settings, seed, out, threads=1):
+def spreads(images):
+    """Return the standard deviation of all pixel values of each image.
+
+    Args:
+        images: uint8 (N, H, W, 3), memory-mapped or not.
+
+    Returns:
+        float32 (N,), 0 to 127.5.
+    """
+    found = np.empty(len(images), "float32")
+    for start in range(0, len(images), CHUNK):
+        rows = slice(start, start + CHUNK)
+        found[rows] = io.take(images, rows).std(axis=(1, 2, 3), dtype="float32")
+    return found
+
+
+def augment_rows(images, plan, settings, seed, out, threads=1, *, redraw=False):
     """Compute the copies that the rows of a table describe.
 
     Args:
@@ -104,6 +132,10 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
         seed: Integer, at least 0.
         out: Array to fill, uint8 (n, S, S, 3), one image per row of `plan`.
         threads: Number of images under way at once.
+        redraw: As in `augment`. The further draws go on in the copy's own stream.
+
+    Returns:
+        How often each copy was drawn, int (n,).
     """
     import tensorflow as tf
 
@@ -129,9 +161,19 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
 
     def one(image, key, policy):
         generator.begin(key)
-        functions = (randaugment, augmix, both)
-        copy = apply_one(functions, policy, tf.cast(image, tf.float32))
-        return tf.cast(tf.clip_by_value(tf.round(copy), 0, 255), tf.uint8)
+
+        def draw(draws, _):
+            functions = (randaugment, augmix, both)
+            copy = apply_one(functions, policy, tf.cast(image, tf.float32))
+            return draws + 1, tf.clip_by_value(tf.round(copy), 0, 255)
+
+        def again(draws, copy):
+            return (draws < DRAWS) & (tf.math.reduce_std(copy) < BLANK)
+
+        draws, copy = draw(0, None)
+        if redraw:
+            draws, copy = tf.while_loop(again, draw, (draws, copy))
+        return tf.cast(copy, tf.uint8), draws
 
     specifications = (
         tf.TensorSpec((None, *images.shape[1:]), tf.uint8),
@@ -147,12 +189,14 @@ def augment_rows(images, plan, settings, seed, out, threads=1):
     options = tf.data.Options()
     # Two threads round the sum of an image's pixels differently from one.
     options.threading.max_intra_op_parallelism = 1
-    start = 0
+    draws, start = np.empty(len(plan), int), 0
     batches = copies.with_options(options).as_numpy_iterator()
-    for chunk in logs.track(batches, "Augmenting", len(plan), step=CHUNK):
-        out[start : start + len(chunk)] = chunk
+    for chunk, drawn in logs.track(batches, "Augmenting", len(plan), step=CHUNK):
+        rows = slice(start, start + len(chunk))
+        out[rows], draws[rows] = chunk, drawn
         io.release(out)
         start += len(chunk)
+    return draws
 
 
 def _read_split(splits, split):

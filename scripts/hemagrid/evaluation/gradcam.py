@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from hemagrid import io, logs
+from hemagrid.data.audit import blank_copies
 from hemagrid.errors import InputError
 from hemagrid.evaluation import inference
 from hemagrid.evaluation.metrics import best_run, load_metrics
@@ -140,12 +141,13 @@ def spotlights(pictures, maps):
     return lit
 
 
-def choose(labels, probabilities, count=PER_CELL):
+def choose(labels, probabilities, blank, count=PER_CELL):
     """Choose the pictures to show: of each class the most confident answers.
 
     Args:
         labels: int (n,), the true classes.
         probabilities: float (n, k).
+        blank: bool (n,). These are not shown.
         count: Right answers per class at most, and wrong ones. Ties go to the first.
 
     Returns:
@@ -153,6 +155,7 @@ def choose(labels, probabilities, count=PER_CELL):
     """
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
+    order = order[~blank[order]]
     chosen = []
     for label in range(probabilities.shape[1]):
         members = order[labels[order] == label]
@@ -188,8 +191,8 @@ def explain(inputs, out, settings):
 
     Args:
         inputs: Lists of paths over runs, `metrics`, `models` and `predictions` (of the subset),
-            each file in the folder of its run; and the path `images` of the images of the
-            subset.
+            each file in the folder of its run; and the paths `images` of the images of the
+            subset and `copies` of the table of `audit.audit_copies`.
         out: Paths `pictures` of the spotlights, uint8 (N, S, S, 3), and `table` of a CSV with
             a row for each: run, subset, row (of the images), true, predicted (class names),
             confidence (0-1), right ("true" or "false").
@@ -220,7 +223,9 @@ def explain(inputs, out, settings):
             f"{inputs['images']}: found {len(images)} images, expected {len(labels)}, as many "
             f"as {run} has predictions; delete the file that is out of date and run again"
         )
-    rows = choose(labels, probabilities) if network else np.empty(0, int)
+    blank = blank_copies(io.read_table(inputs["copies"]), subset)
+    logger.info(f"{blank.sum()} of {len(blank)} copies are blank and not shown")
+    rows = choose(labels, probabilities, blank) if network else np.empty(0, int)
     predicted = probabilities[rows].argmax(axis=1)
     pictures = images[rows]
     logger.info(f"Explaining {run} on {len(rows)} images of {subset}")

@@ -8,12 +8,17 @@ import pandas as pd
 from scipy import sparse
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
+from hemagrid.data.augmentation import BLANK
+from hemagrid.errors import InputError
 from hemagrid.evaluation import abstention, statistics
 from hemagrid.evaluation.predictions import read_predictions
-from hemagrid.io import read_json, write_json, write_table
-from hemagrid.names import OWN, TEST, VAL, subset_title
+from hemagrid.io import read_json, read_table, write_json, write_table
+from hemagrid.names import COPIES, OWN, TEST, VAL, subset_title
 
 logger = logging.getLogger(__name__)
+
+ALL = "all"
+"""In place of a policy: the copies of all policies."""
 
 
 def scores(hits, support, predicted):
@@ -123,6 +128,41 @@ def scores_with_intervals(labels, predicted, groups, k, *, resamples, seed):
     }
 
 
+def by_policy(right, groups, copies, *, resamples, seed):
+    """Compute the accuracy on the copies of each augmentation policy, with and without the
+    copies that hold no picture any more.
+
+    Args:
+        right: bool (n,), whether the answers are right.
+        groups: int (n,), as in `scores_with_intervals`, as are `resamples` and `seed`.
+        copies: Rows of `audit.audit_copies` for the same images, (n,).
+
+    Returns:
+        {policy: {"n", "blank": how many of them are, "accuracy", "without_blank": the accuracy
+        on the others, None if there are none}}, accuracies as in `scores_with_intervals`. With
+        several policies the first entry is `ALL`.
+    """
+
+    def accuracy(rows):
+        if not rows.any():
+            return None
+        wrong = (~right[rows]).astype(int)
+        of_two = np.zeros_like(wrong), wrong, groups[rows], 2
+        return scores_with_intervals(*of_two, resamples=resamples, seed=seed)["accuracy"]
+
+    policy, blank = copies["policy"].to_numpy(), copies["spread"].to_numpy() < BLANK
+    parts = {name: policy == name for name in sorted(set(policy), reverse=True)}
+    if len(parts) > 1:
+        parts = {ALL: np.full(len(right), True)} | parts
+    found = {}
+    for name, rows in parts.items():
+        whole, few = accuracy(rows), int(blank[rows].sum())
+        without = accuracy(rows & ~blank) if few else whole
+        n = int(rows.sum())
+        found[name] = {"n": n, "blank": few, "accuracy": whole, "without_blank": without}
+    return found
+
+
 def calibration(labels, probabilities, bins):
     """Gather the reliability diagram of Guo et al. 2017 (ICML, "On Calibration of Modern Neural
     Networks"), section 2.
@@ -222,6 +262,7 @@ def evaluate(
     bootstrap,
     calibration_bins,
     seed,
+    copies=None,
 ):
     """Evaluate the predictions of a run.
 
@@ -235,6 +276,7 @@ def evaluate(
         bootstrap: Number of resamples, as in `scores_with_intervals`.
         calibration_bins: Number of bins, as in `calibration`.
         seed: The study's seed.
+        copies: Table of `audit.audit_copies`: its subsets get the entry "policies".
 
     Returns:
         (content of metrics.json, confusion table with a row per subset, true and predicted
@@ -243,7 +285,8 @@ def evaluate(
         temperature, and no threshold on the confidence.
 
     Raises:
-        InputError: as `read_predictions`.
+        InputError: as `read_predictions`, or there are not as many copies of a subset as
+            predictions.
     """
     class_names, subsets = read_predictions(predictions)
     k, metrics, tables = len(class_names), {}, []
@@ -293,6 +336,16 @@ def evaluate(
                 )
             },
         }
+        if copies is not None and subset in set(copies["subset"]):
+            listed = copies[copies["subset"] == subset]
+            if len(listed) != len(labels):
+                raise InputError(
+                    f"{predictions[0]}: found {len(labels)} predictions on {subset}, "
+                    f"expected {len(listed)}, one per copy in {COPIES}; remove it and run again"
+                )
+            metrics[subset]["policies"] = by_policy(
+                labels == predicted, groups, listed, resamples=bootstrap, seed=seed
+            )
         names = pd.Categorical.from_codes
         codes = np.arange(k)
         tables.append(
@@ -340,12 +393,16 @@ def evaluate_run(description, inputs, out, **settings):
 
     Args:
         description: `run`, `kind`, `backbone` and `head`, as in `evaluate`.
-        inputs: List of paths `predictions` and, except for a control, path `cost`.
+        inputs: List of paths `predictions`, path `copies` (of `audit.audit_copies`) and, except
+            for a control, path `cost`.
         out: Paths `metrics` and `confusion`.
         **settings: `bootstrap`, `calibration_bins` and `seed`, as in `evaluate`.
     """
     cost = read_json(inputs["cost"]) if "cost" in inputs else None
-    metrics, confusion = evaluate(inputs["predictions"], **description, cost=cost, **settings)
+    copies = read_table(inputs["copies"]) if "copies" in inputs else None
+    metrics, confusion = evaluate(
+        inputs["predictions"], **description, cost=cost, **settings, copies=copies
+    )
     write_json(out["metrics"], metrics)
     write_table(out["confusion"], confusion)
 

@@ -62,6 +62,7 @@ def report_finished(config, out):
     optional = {
         "explanation": names.EXPLAINED_TABLE,
         "explained": names.EXPLAINED_PICTURES,
+        "copies": names.COPIES,
         "study": names.STUDY,
         "checksums": names.CHECKSUMS,
     }
@@ -78,7 +79,15 @@ def _compare(config, inputs, runs, folder):
     """Compare the finished runs; write the tables into `folder` and return their paths."""
     made = {
         name: folder / f"{name}.csv"
-        for name in ("grid", "heads", "best_heads", "abstention", "winner", "resources")
+        for name in (
+            "grid",
+            "heads",
+            "best_heads",
+            "abstention",
+            "policies",
+            "winner",
+            "resources",
+        )
     }
     tuning = config["tuning"]
     settings = {

@@ -13,9 +13,10 @@ from markupsafe import Markup
 
 from hemagrid import io
 from hemagrid.config.grid import train_seed, tunable_backbones
+from hemagrid.data.audit import blank_copies, count_copies
 from hemagrid.evaluation.abstention import TARGET
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
-from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
+from hemagrid.evaluation.metrics import ALL, best_run, load_metrics, put, with_bounds
 from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.names import (
     HOLDOUT,
@@ -74,6 +75,7 @@ def write_report(out, inputs, *, select_by):
             - explanation, explained: the table and the pictures of `gradcam.explain`;
             - contact_sheet: a PNG;
             - replicates: the table of `tables.list_replicates`;
+            - copies: the table of `audit.audit_copies`;
             - study, checksums: what `provenance` wrote.
         select_by: Subset on whose accuracy the best run and the best heads are chosen.
     """
@@ -105,8 +107,14 @@ def write_report(out, inputs, *, select_by):
         "test_sets": study.test_sets(),
         "paper": study.paper(),
         "tuning": study.tuning(),
+        "policies": study.policies(),
         "abstention": study.abstention(),
         "runs": study.runs(),
+        "blank": {
+            subset_title(subset): (int(blank.sum()), len(blank))
+            for subset, blank in study.blank.items()
+            if blank.any()
+        },
         "explanation": study.explanation(),
         "data": study.data(),
         "resources": study.resources(),
@@ -171,7 +179,17 @@ class _Study:
             name: {Path(path).parent.name: path for path in inputs[name]}
             for name in ("confusion", "history")
         } | {"predictions": by_run(inputs["predictions"])}
-        self.album = pictures.Album(self.images, PICTURES)
+        self.copies, blank = None, {}
+        if "copies" in inputs:
+            listed = io.read_table(inputs["copies"])
+            self.copies = count_copies(listed)
+            blank = {subset: blank_copies(listed, subset) for subset in set(listed["subset"])}
+        self.blank = {
+            subset: blank[subset]
+            for subset, images in self.images.items()
+            if subset in blank and len(blank[subset]) == len(images)
+        }
+        self.album = pictures.Album(self.images, PICTURES, self.blank)
         self.drawn = []
 
     def answer(self):
@@ -382,6 +400,24 @@ class _Study:
             "searches": searches,
         }
 
+    def policies(self):
+        """Accuracy by augmentation policy, a table per augmented subset, in columns; None if no
+        run has it."""
+        shown = text.shown(tables.policies_table(self.metrics))
+        if shown.empty:
+            return None
+        subsets = {}
+        for images, rows in shown.groupby("images", sort=False):
+            policies = rows.drop_duplicates("policy")
+            wide = rows.pivot(index="run", columns="policy", values="accuracy, %")
+            wide = wide.loc[rows["run"].unique(), policies["policy"]].add_suffix(", %")
+            of_all = rows.drop_duplicates("run").set_index("run")
+            wide["without blank copies, %"] = of_all["without blank copies, %"]
+            parts = policies[policies["policy"] != text.spell(ALL, "policy")]
+            counts = parts[["policy", "copies", "blank copies"]].to_dict("split")["data"]
+            subsets[images] = {"table": wide.reset_index(), "counts": counts}
+        return subsets
+
     def abstention(self):
         """What runs answer that may abstain, and how well their confidence is calibrated."""
         if self.best is None:
@@ -514,6 +550,7 @@ class _Study:
             "test_sets": self.audit["test_sets"],
             "largest_groups": groups
             and text.shown(pd.DataFrame(groups["largest"]["examples"])),
+            "copies": None if self.copies is None else text.shown(self.copies),
             "contact_sheet": sheet and pictures.data_uri(Path(sheet).read_bytes(), "image/png"),
         }
 

@@ -11,6 +11,7 @@ from hemagrid.reporting.text import shorten
 
 SIDE = 96  # pixels: at most on the page, at least on the Grad-CAM sheet
 GAP = 4  # pixels between the pictures of a sheet
+HEADING = 20  # pixels above them, for the words over each column
 PARENTS = 2  # originals per class on a contact sheet
 
 _QUALITY = 85  # of JPEG
@@ -53,10 +54,11 @@ class Album:
     Args:
         images: {subset: uint8 (N, H, W, 3)}.
         limit: Number of pictures to hold at most. It bounds the size of the page.
+        blank: {subset: bool (N,)}, the images without a picture, which are not shown.
     """
 
-    def __init__(self, images, limit):
-        self.images, self.limit = images, limit
+    def __init__(self, images, limit, blank):
+        self.images, self.limit, self.blank = images, limit, blank
         self.numbers, self.pictures = {}, []
 
     def cells(self, subset, labels, probabilities, count):
@@ -78,6 +80,8 @@ class Album:
         """
         predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
         order = np.argsort(-confidence, kind="stable")
+        if subset in self.blank:
+            order = order[~self.blank[subset][order]]
         held = np.array([(subset, int(row)) in self.numbers for row in order], bool)
         queues = {}
         for row in (*order[held], *order[~held]):
@@ -100,22 +104,25 @@ class Album:
 
 
 def write_contact_sheet(images, augmented, table, out):
-    """Write a PNG with a row per class: originals, each followed by its augmented copies.
+    """Write a PNG with a row per class: its name, and originals with their augmented copies.
 
     Args:
         images: The originals, uint8 (N, S, S, 3).
         augmented: The copies, uint8 (M, S, S, 3).
-        table: Table of the augmented subset, with `id`, `parent_id` and `label`.
+        table: Table of the augmented subset, with `id`, `parent_id`, `label` and `class_name`.
         out: Path of the PNG.
     """
-    rows = []
+    rows, most = [], 0
+    side = images.shape[1] * _factor(images)
     for _, members in table.groupby("label", sort=True):
-        tiles = []
+        tiles = [_label([members["class_name"].iloc[0]], side)]
         for parent in members["parent_id"].unique()[:PARENTS]:
-            copies = members.loc[members["parent_id"] == parent, "id"]
-            tiles += [images[parent], *augmented[copies.to_numpy()], None]
+            copies = members.loc[members["parent_id"] == parent, "id"].to_numpy()
+            tiles += [*_enlarged(np.stack([images[parent], *augmented[copies]])), None]
+            most = max(most, len(copies))
         rows.append(tiles[:-1])
-    _write_sheet(rows, images.shape[1], out)
+    of_parent = ["original", *(f"copy {place + 1}" for place in range(most)), None]
+    _write_sheet(rows, side, out, ["class", *of_parent * PARENTS])
 
 
 def draw_sheet(pictures, spotlights, table, out):
@@ -131,11 +138,11 @@ def draw_sheet(pictures, spotlights, table, out):
             "false"), one row per picture.
         out: Path of the PNG.
     """
-    factor = -(-SIDE // pictures.shape[1])
-    pictures, spotlights = (
-        array.repeat(factor, axis=1).repeat(factor, axis=2) for array in (pictures, spotlights)
-    )
+    pictures, spotlights = _enlarged(pictures), _enlarged(spotlights)
     side = pictures.shape[1]
+    if table.empty:
+        _write_sheet([[_label(["no feature maps"], side)]], side, out, [None])
+        return
     most = (table["right"] == "true").groupby(table["true"]).sum().max()  # 0 if none is right
     rows = []
     for true, members in table.groupby("true", sort=False):
@@ -149,18 +156,41 @@ def draw_sheet(pictures, spotlights, table, out):
                 wrong += [*pair, said]
         right += [None] * (2 * most - len(right))
         rows.append([_label([true], side), *right, None, *wrong])
-    _write_sheet(rows or [[_label(["no feature maps"], side)]], side, out)
+    wrong = ["wrong", "where it looked", "taken for"]
+    heading = ["true class", *["right", "where it looked"] * most, None]
+    _write_sheet(rows, side, out, heading + wrong * len(table))
 
 
-def _write_sheet(rows, side, out):
-    """Write rows of tiles, uint8 (side, side, 3) or None for an empty place, on white."""
+def _factor(pictures):
+    return -(-SIDE // pictures.shape[1])
+
+
+def _enlarged(pictures):
+    """Repeat the pixels of small pictures, (N, S, S, 3), so that they have at least SIDE."""
+    return pictures.repeat(_factor(pictures), axis=1).repeat(_factor(pictures), axis=2)
+
+
+def _write_sheet(rows, side, out, heading):
+    """Write rows of tiles on white, with a heading.
+
+    Args:
+        rows: Lists of tiles, uint8 (side, side, 3), or None for an empty place.
+        side: Height and width of a tile.
+        out: Path of the PNG.
+        heading: Text or None per column; those of columns without any tile are left out.
+    """
     step = side + GAP
     width = max(len(tiles) for tiles in rows)
-    sheet = np.full((len(rows) * step - GAP, width * step - GAP, 3), 255, "uint8")
+    shape = (HEADING + len(rows) * step - GAP, width * step - GAP, 3)
+    sheet = np.full(shape, 255, "uint8")
+    for x, words in enumerate(heading[:width]):
+        if words:
+            sheet[:HEADING, x * step : x * step + side] = _label([words], side)[:HEADING]
     for y, tiles in enumerate(rows):
+        top = HEADING + y * step
         for x, tile in enumerate(tiles):
             if tile is not None:
-                sheet[y * step : y * step + side, x * step : x * step + side] = tile
+                sheet[top : top + side, x * step : x * step + side] = tile
     with io.replacing(out) as temporary:
         Image.fromarray(sheet).save(temporary)
 

@@ -263,6 +263,32 @@ def abstention_table(metrics):
     return pd.DataFrame(rows, columns=columns)
 
 
+def policies_table(metrics):
+    """Build the table of accuracy by augmentation policy.
+
+    Args:
+        metrics: {run: content of metrics.json or None}.
+
+    Returns:
+        A data frame with a row per run, augmented subset and policy, that of all copies first:
+        how many copies there are and how many of them are blank, and the accuracies (%) with
+        and without those.
+    """
+    columns = ["run", "subset", "policy", "copies", "blank"]
+    columns += [*with_bounds("with_blank_pct"), *with_bounds("without_blank_pct")]
+    rows = []
+    for run, m in metrics.items():
+        for subset, scores in m["subsets"].items() if m else ():
+            for policy, found in scores.get("policies", {}).items():
+                row = {"run": run, "subset": subset, "policy": policy}
+                row |= {"copies": found["n"], "blank": found["blank"]}
+                put(row, "with_blank_pct", found["accuracy"])
+                if found["without_blank"]:
+                    put(row, "without_blank_pct", found["without_blank"])
+                rows.append(row)
+    return pd.DataFrame(rows, columns=columns)
+
+
 def write(table, path):
     """Write a table as CSV with plain numbers, and beside it as Markdown and LaTeX for people.
 
@@ -317,8 +343,8 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
 
     Args:
         metrics: Paths of metrics.json, as in `load_metrics`.
-        out: Paths `grid`, `heads`, `best_heads` and `abstention` of tables (as in `write`), and
-            `headline`.
+        out: Paths `grid`, `heads`, `best_heads`, `abstention` and `policies` of tables (as in
+            `write`), and `headline`.
         select_by: Subset on which the best heads are chosen.
         published: What `reference.published` returns.
         heads: {name: entry of the config}, the heads of the grid.
@@ -332,6 +358,7 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
     write(heads_table(heads, published), out["heads"])
     write(best_heads_table(loaded, select_by, published, scores), out["best_heads"])
     write(abstention_table(loaded), out["abstention"])
+    write(policies_table(loaded), out["policies"])
     write_text(out["headline"], f"{headline(grid)}\n\n{textwrap.fill(covered(loaded), 100)}\n")
 
 

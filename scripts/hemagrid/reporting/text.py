@@ -18,6 +18,12 @@ SCORES = {
 }
 """The scores of metrics.json that tables hold, as people read them."""
 
+_POLICIES = {
+    "all": "all copies",
+    "randaugment": "RandAugment",
+    "augmix": "AugMix",
+    "randaugment+augmix": "RandAugment, then AugMix",
+}
 _HEADINGS = {
     "gap_points": "test minus augmented, points",
     "training_seconds": TRAINING_TIME,
@@ -63,6 +69,11 @@ _HEADINGS = {
     "seed_share_pct": "seed's share of the variance, %",
     "replicate_of": "replicate of",
     "train_seed": "seed",
+    "blank": "blank copies",
+    "faint": "nearly blank",
+    "redrawn": "drawn again",
+    "with_blank_pct": "accuracy, %",
+    "without_blank_pct": "without blank copies, %",
 }
 
 
@@ -242,4 +253,5 @@ _SPELLINGS = {
     "p_value": p_text,
     "p_holm": p_text,
     "subset": subset_title,
+    "policy": lambda name: _POLICIES.get(name, name),
 }

@@ -6,7 +6,7 @@ import pytest
 
 from hemagrid.data import audit, duplicates
 from hemagrid.data.splits import split, split_groups
-from hemagrid.io import read_json, write_json
+from hemagrid.io import read_json, read_table, write_json, write_table
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 SETTINGS = {
@@ -173,3 +173,28 @@ def test_groups_are_counted_per_split_and_the_largest_listed():
 
 def test_without_groups_there_are_none(published):
     assert published["groups"] is None and published["group_conflicts"]["count"] == 0
+
+
+def test_copies_are_listed_with_what_is_left_of_their_picture(tmp_path, caplog):
+    caplog.set_level("INFO")
+    pictures = np.zeros((4, 8, 8, 3), "uint8")
+    pictures[1, 0, 0], pictures[2, :4], pictures[3, :4] = 2, 6, 200
+    inputs = {}
+    for subset, draws in (("train", None), ("val", [1, 3, 1, 1]), ("test_augmented", None)):
+        inputs[f"images_{subset}"] = tmp_path / f"{subset}.npy"
+        inputs[f"table_{subset}"] = tmp_path / f"{subset}.csv"
+        np.save(inputs[f"images_{subset}"], pictures)
+        table = pd.DataFrame({"id": range(4), "policy": ["augmix", "randaugment"] * 2})
+        write_table(
+            inputs[f"table_{subset}"], table if draws is None else table.assign(draws=draws)
+        )
+    audit.audit_copies(inputs, tmp_path / "copies.csv")
+    listed = read_table(tmp_path / "copies.csv")
+    spread = pictures.reshape(4, -1).std(axis=1)
+    np.testing.assert_allclose(listed["spread"], np.tile(spread, 3), rtol=1e-6)
+    assert list(audit.blank_copies(listed, "val")) == [True, True, False, False]
+    counts = audit.count_copies(listed).set_index(["subset", "policy"])
+    assert list(counts.loc["val", "augmix"]) == [2, 1, 2, 0]
+    assert list(counts.loc["val", "randaugment"]) == [2, 1, 1, 1]
+    assert "augmented test, randaugment: 1 of 2 copies are blank" in caplog.text
+    assert "redrawn" not in audit.count_copies(listed.assign(draws=1))

@@ -15,12 +15,15 @@ from scipy.stats import ks_2samp
 import hemagrid
 from hemagrid import io
 from hemagrid.data.augmentation import (
+    BLANK,
+    DRAWS,
     POLICIES,
     SEQUENCE,
     assign_policies,
     augment,
     augment_rows,
     originals,
+    spreads,
 )
 
 SIZE, SEED = 48, 42
@@ -195,6 +198,30 @@ def test_in_sequence_augmix_follows_randaugment(augmented, data_set):
     assert (found[~empty] != first[~empty]).any(axis=(1, 2, 3)).mean() > 0.9
     other = abs(np.roll(found, 1, axis=0) - first).mean()
     assert abs(found - first).mean() < other
+
+
+def test_blank_copies_are_drawn_again_and_no_others(augmented, data_set, tmp_path):
+    copies, table = augmented
+    images = io.open_images(data_set[0])
+    blank = spreads(copies) < BLANK
+    rows = np.flatnonzero(blank | (np.arange(400) % 40 == 0))[::-1]
+    assert 5 < blank.sum() < len(rows)
+    plan = table.iloc[rows]
+    found = np.zeros((len(rows), SIZE, SIZE, 3), "uint8")
+    draws = augment_rows(images, plan, SETTINGS, SEED, found, threads=2, redraw=True)
+    assert (spreads(found) >= BLANK).all()
+    np.testing.assert_array_equal(found[~blank[rows]], copies[rows][~blank[rows]])
+    assert ((draws > 1) == blank[rows]).all() and draws.max() < DRAWS
+    # Of an original without a picture there are no others; the table says how often it tried.
+    black = tmp_path / "black.npy"
+    np.save(black, np.zeros_like(images))
+    few = io.read_table(data_set[1]).query("split == 'val'")[:2]
+    io.write_table(tmp_path / "splits.csv", few.assign(split="test"))
+    out = {"images": tmp_path / "out.npy", "table": tmp_path / "out.csv"}
+    paths = (black, tmp_path / "splits.csv")
+    gentle = SETTINGS | {"randaugment": {"n": 1, "m": 0.0}, "augmix": {"k": 1, "m": 0.0}}
+    augment(*paths, "test_augmented", gentle, "alternate", SEED, 2, out, redraw=True)
+    assert list(io.read_table(out["table"])["draws"]) == [DRAWS] * 8
 
 
 def test_originals_are_left_untouched(data_set, tmp_path):

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from answers import write_answers
 
 from hemagrid.errors import InputError
 from hemagrid.evaluation import gradcam, inference
-from hemagrid.io import read_table, write_json
+from hemagrid.io import read_table, write_json, write_table
 from hemagrid.models.cnns import build_cnn
 from hemagrid.reporting.pictures import draw_sheet
 from hemagrid.training.transfer import TransferModel
@@ -207,8 +208,12 @@ def test_the_most_confident_answers_of_each_class_are_shown():
     for row, (label, confidence) in enumerate(said):
         probabilities[row] = (1 - confidence) / 3
         probabilities[row, label] = confidence
-    rows = gradcam.choose(labels, probabilities, count=2)
+    blank = np.zeros(10, bool)
+    rows = gradcam.choose(labels, probabilities, blank, count=2)
     assert rows.tolist() == [1, 2, 3, 4, 7, 6, 9]
+    blank[[1, 3, 7, 9]] = True
+    rows = gradcam.choose(labels, probabilities, blank, count=2)
+    assert rows.tolist() == [2, 0, 4, 6, 8]
 
 
 LONG = "\N{DROP OF BLOOD}<b>" + 196 * "x"
@@ -242,7 +247,9 @@ def study(tmp_path, draw):
     probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0, 0.9], [0, 0.75, 0.25], [0, 1, 0]])
     answers = {"test_augmented": (labels, probabilities, np.arange(4))}
     write_answers(Path(inputs["predictions"][1]).parent, CLASSES, answers)
-    return inputs | {"images": str(images)}
+    copies = pd.DataFrame({"subset": "test_augmented", "policy": "augmix", "spread": [9.0] * 4})
+    write_table(tmp_path / "copies.csv", copies)
+    return inputs | {"images": str(images), "copies": str(tmp_path / "copies.csv")}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 import hemagrid
+from hemagrid.errors import InputError
 from hemagrid.evaluation.metrics import (
     area_under_curve,
     calibration,
@@ -302,6 +303,43 @@ def test_copies_of_one_image_widen_the_interval(tmp_path):
     # Four equal copies carry the information of one: twice the width.
     assert width["cluster"] == pytest.approx(2 * width["plain"], rel=0.2)
     assert plain["accuracy"]["value"] == cluster["accuracy"]["value"]
+
+
+def test_accuracy_by_policy_with_and_without_blank_copies(tmp_path):
+    labels, probabilities = draw(np.random.default_rng(3), 400)
+    groups = np.arange(400) // 4
+    copies = pd.DataFrame({"subset": "test", "policy": ["randaugment", "augmix"] * 200})
+    copies["spread"] = np.where(np.arange(400) % 8 == 0, 0.9, 1.0)
+    path = write(tmp_path, labels, probabilities, groups)
+    other = copies.assign(subset="train")
+    content, _ = run_evaluate(path, copies=pd.concat([other, copies]))
+    test, right = content["subsets"]["test"], labels == probabilities.argmax(axis=1)
+    found = test["policies"]
+    assert {name: (of["n"], of["blank"]) for name, of in found.items()} == {
+        "all": (400, 50),
+        "randaugment": (200, 50),
+        "augmix": (200, 0),
+    }
+    assert found["all"]["accuracy"] == test["accuracy"]
+    assert found["augmix"]["accuracy"] == found["augmix"]["without_blank"]
+    cells = np.arange(400) % 8 > 0
+    first = np.arange(400) % 2 == 0
+    for name, rows in (("all", cells), ("randaugment", cells & first)):
+        without = found[name]["without_blank"]
+        assert without["value"] == pytest.approx(right[rows].mean())
+        # As if the others had never been there.
+        alone = write(tmp_path / name, labels[rows], probabilities[rows], groups[rows])
+        assert without == run_evaluate(alone)[0]["subsets"]["test"]["accuracy"]
+    with pytest.raises(InputError, match="found 400 predictions on test, expected 399"):
+        run_evaluate(path, copies=copies[1:])
+
+
+def test_a_single_policy_of_blank_copies_has_no_accuracy_without_them(tmp_path):
+    labels, probabilities = draw(np.random.default_rng(3), 9)
+    copies = pd.DataFrame({"subset": "test", "policy": "augmix", "spread": np.zeros(9)})
+    content, _ = run_evaluate(write(tmp_path, labels, probabilities), copies=copies)
+    ((policy, found),) = content["subsets"]["test"]["policies"].items()
+    assert policy == "augmix" and found["blank"] == 9 and found["without_blank"] is None
 
 
 def test_the_seed_decides(tmp_path):

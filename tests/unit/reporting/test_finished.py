@@ -91,5 +91,5 @@ def write_copies():
     np.save(names.SUBSET_IMAGES.format(subset=names.TRAIN), np.load(names.IMAGES)[:4])
     table = pd.DataFrame({"id": range(4), "parent_id": [0, 0, 1, 1], "label": [0, 0, 1, 1]})
     path = names.SUBSET_TABLE.format(subset=names.TRAIN)
-    io.write_table(path, table)
+    io.write_table(path, table.assign(class_name="ig"))
     return path

@@ -616,7 +616,7 @@ def test_a_study_without_a_trained_run_still_has_a_page(small, runs):
 
 def test_parts_without_a_file_are_left_out(small):
     made = small({"vgg16_cfg1": 0.8})
-    optional = ("study", "checksums", "contact_sheet", "explanation", "images_test")
+    optional = ("study", "checksums", "contact_sheet", "explanation", "images_test", "copies")
     for name in optional:
         del made.inputs[name]
     page = made.write()
@@ -760,6 +760,41 @@ def test_a_local_score_is_never_called_codabench(small, tmp_path):
     assert text(grid["baseline_cnn"]["Codabench, %"]) == DASH
     assert text(grid["vgg16_cfg1"]["Codabench, %"]) == "81.2"
     assert text(grid["vgg16_cfg1"][local]) == DASH
+
+
+def test_accuracy_by_policy_has_its_section(small):
+    made = small({"baseline_cnn": 0.4, "vgg16_cfg1": 0.9}, blank=[0, 2, 4, 6, 7], per_class=30)
+    page = made.write()
+    section = page.by_id("policies")
+    assert [h.text for h in section.iter("h3")] == [
+        "Augmented test images",
+        "Validation images",
+    ]
+    assert "Blank copies: 4 of 60 by RandAugment, 1 of 60 by AugMix." in text(section)
+    shown, on_val = (rows_of(table) for table in section.iter("table"))
+    assert shown.keys() == on_val.keys() == {"baseline_cnn", "vgg16_cfg1"}
+    for run, row in shown.items():
+        found = made.metrics(run)["subsets"]["test_augmented"]["policies"]
+        assert {name: text(cell) for name, cell in row.items()} == {
+            "run": run,
+            "all copies, %": shown_score(found["all"]["accuracy"]),
+            "RandAugment, %": shown_score(found["randaugment"]["accuracy"]),
+            "AugMix, %": shown_score(found["augmix"]["accuracy"]),
+            "without blank copies, %": shown_score(found["all"]["without_blank"]),
+        }
+
+
+def test_blank_copies_are_counted_and_not_shown(small):
+    made = small({"baseline_cnn": 0.4}, blank=[0, 2, 4, 6, 7])
+    page = made.write()
+    for part in ("runs", "explanation"):
+        assert "5 of 48 augmented test copies are blank" in text(page.by_id(part))
+    uris = [picture(of) for of in open_images(made.inputs["images_test_augmented"])]
+    seen = [uris.index(uri) for uri in page.live["pictures"] if uri in uris]
+    assert seen and not {0, 2, 4, 6, 7} & set(seen)
+    counts = rows_of(page.by_id("data").findall(".//table")[-1])
+    assert "of its pixel values is below 1 of 255" in text(page.by_id("data"))
+    assert text(counts["augmented test"]["blank copies"]) == "1"
 
 
 # Pictures

@@ -8,6 +8,7 @@ from PIL import Image
 
 from hemagrid.reporting.pictures import (
     GAP,
+    HEADING,
     SIDE,
     Album,
     data_uri,
@@ -72,7 +73,7 @@ def test_mistakes_are_the_most_confident_wrong_answers():
 def test_a_cell_shows_its_most_confident_images(images):
     labels = np.array([0, 0, 0, 0, 1, 1])
     probabilities = answers([0, 0, 0, 1, 1, 0], [0.6, 0.9, 0.7, 0.8, 0.95, 0.55])
-    album = Album({"test": images}, 100)
+    album = Album({"test": images}, 100, {})
     cells = album.cells("test", labels, probabilities, 2)
     shown = {
         cell: [(grey(album.pictures[number]), round(sure, 2)) for number, sure in chosen]
@@ -88,7 +89,7 @@ def test_a_cell_shows_its_most_confident_images(images):
 
 def test_a_picture_is_held_once_and_chosen_again(images):
     labels = np.zeros(4, int)
-    album = Album({"test": images, "test_augmented": images[::-1]}, 100)
+    album = Album({"test": images, "test_augmented": images[::-1]}, 100, {})
     first = album.cells("test", labels, answers([0] * 4, [0.9, 0.6, 0.8, 0.7]), 2)
     assert [number for number, _ in first[0, 0]] == [0, 1]
     assert [grey(uri) for uri in album.pictures] == [0, 2]
@@ -111,7 +112,7 @@ def test_a_full_album_falls_on_all_cells_alike_and_spares_the_mistakes(images):
         9: {(0, 1): [3, 4, 5], (1, 0): [8, 9], (0, 0): [0, 1], (1, 1): [6, 7]},
     }
     for limit, rows in turns.items():
-        album = Album({"test": images}, limit)
+        album = Album({"test": images}, limit, {})
         cells = album.cells("test", labels, probabilities, 3)
         assert len(album.pictures) == limit
         assert {
@@ -121,7 +122,16 @@ def test_a_full_album_falls_on_all_cells_alike_and_spares_the_mistakes(images):
     # What is held may still be shown when nothing more fits.
     full = album.cells("test", labels, probabilities, 1)
     assert full == {cell: chosen[:1] for cell, chosen in cells.items()}
-    assert Album({"test": images}, 0).cells("test", labels, probabilities, 3) == {}
+    assert Album({"test": images}, 0, {}).cells("test", labels, probabilities, 3) == {}
+
+
+def test_an_image_without_a_picture_is_not_shown(images):
+    labels, blank = np.zeros(4, int), np.array([False, True, False, True])
+    probabilities = answers([0, 0, 0, 1], [0.7, 0.9, 0.8, 0.6])
+    album = Album({"test_augmented": images}, 100, {"test_augmented": blank})
+    cells = album.cells("test_augmented", labels, probabilities, 2)
+    assert cells.keys() == {(0, 0)}
+    assert [grey(album.pictures[number]) for number, _ in cells[0, 0]] == [2, 0]
 
 
 def test_only_images_that_are_shown_are_read(images):
@@ -133,37 +143,50 @@ def test_only_images_that_are_shown_are_read(images):
             return images[row]
 
     counting = Counting()
-    Album({"test": counting}, 3).cells(
+    Album({"test": counting}, 3, {}).cells(
         "test", np.zeros(10, int), answers([0] * 10, [0.9] * 10), 6
     )
     assert counting.read == 3
 
 
+def assert_tiles(sheet, rows, height=None):
+    """Compare a sheet with its rows, a value per tile; long texts end within their tile."""
+    side, top = 3 * 40, 0 if height else HEADING
+    height, step = height or side, side + GAP
+    assert sheet.shape == (top + len(rows) * (height + GAP) - GAP, len(rows[0]) * step - GAP, 3)
+    for row, values in enumerate(rows):
+        for column, value in enumerate(values):
+            tile = sheet[top + row * step :, column * step :][:height, :side]
+            if value == "text":
+                assert 0 < (tile < 128).mean() < 0.3
+            else:
+                assert (tile == value).all(), (row, column)
+    for column in range(1, len(rows[0])):
+        assert (sheet[:, column * step - GAP : column * step] == 255).all()
+
+
 def test_a_contact_sheet_has_a_row_per_class(tmp_path):
-    size = 6
+    size = 40
     originals = np.stack([np.full((size, size, 3), 10 + i, "uint8") for i in range(5)])
     # Parents 4, 0, 3 of class 0 and 2 of class 1, two copies each.
     parents = np.repeat([4, 2, 0, 3], 2)
     copies = np.stack([np.full((size, size, 3), 100 + i, "uint8") for i in range(8)])
     table = pd.DataFrame({"id": range(8), "parent_id": parents})
     table["label"] = np.where(table["parent_id"] == 2, 1, 0)
+    table["class_name"] = np.where(table["label"], "ig", "basophil")
     write_contact_sheet(originals, copies, table, tmp_path / "sheet.png")
 
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.format == "PNG"
         sheet = np.asarray(picture.convert("RGB"))
-    step = size + GAP
-    # Two parents of a class at most, an empty place between them.
+    # Two parents of a class at most, an empty place between them; the name of the class first.
     expected = [
-        [14, 100, 101, 255, 10, 104, 105],
-        [12, 102, 103, 255, 255, 255, 255],
+        ["text", 14, 100, 101, 255, 10, 104, 105],
+        ["text", 12, 102, 103, 255, 255, 255, 255],
     ]
-    assert sheet.shape == (2 * step - GAP, 7 * step - GAP, 3)
-    for row, values in enumerate(expected):
-        for column, value in enumerate(values):
-            top, left = row * step, column * step
-            assert (sheet[top : top + size, left : left + size] == value).all()
-    assert (sheet[size:step] == 255).all()
+    assert_tiles(sheet, expected)
+    words = ["text", *["text"] * 3, 255, *["text"] * 3]
+    assert_tiles(sheet[:HEADING], [words], HEADING)
 
 
 def test_the_grad_cam_sheet_shows_right_answers_left_and_wrong_ones_right(tmp_path):
@@ -186,23 +209,16 @@ def test_the_grad_cam_sheet_shows_right_answers_left_and_wrong_ones_right(tmp_pa
     with Image.open(tmp_path / "sheet.png") as picture:
         assert picture.format == "PNG"
         sheet = np.asarray(picture.convert("RGB"))
-    side, step = 3 * size, 3 * size + GAP
     # Name, two pairs of right answers, a gap, a pair of a wrong one and what was predicted.
-    assert sheet.shape == (2 * step - GAP, 9 * step - GAP, 3)
     text, white = "text", 255
     expected = [
         [text, 10, 110, white, white, white, 11, 111, text],
         [text, 12, 112, 13, 113, white, white, white, white],
     ]
-    for row, values in enumerate(expected):
-        for column, value in enumerate(values):
-            tile = sheet[row * step :, column * step :][:side, :side]
-            if value == text:
-                assert 0 < (tile < 128).mean() < 0.3
-            else:
-                assert (tile == value).all(), (row, column)
-    # Long names end within their tile.
-    assert (sheet[:, side:step] == white).all() and (sheet[side:step] == white).all()
+    assert_tiles(sheet, expected)
+    # Every place has a heading but the gap between right and wrong answers.
+    words = [white if column == 5 else text for column in range(9)]
+    assert_tiles(sheet[:HEADING], [words], HEADING)
 
 
 def test_a_sheet_of_a_run_that_is_never_right(tmp_path):

@@ -202,7 +202,7 @@ def test_all_tables_are_written(tmp_path, study):
     for run, content in study.items():
         if content:
             write_json(tmp_path / run / "metrics.json", content)
-    names = ("grid", "best_heads", "heads", "abstention")
+    names = ("grid", "best_heads", "heads", "abstention", "policies")
     out = {name: tmp_path / f"{name}.csv" for name in names}
     aggregate(
         [tmp_path / run / "metrics.json" for run in study],
