@@ -78,6 +78,7 @@ KERAS_HOME = "resources/keras"
 MODEL = "results/{run}/model.keras"
 HISTORY = "results/{run}/history.csv"
 PREDICTIONS = "results/{run}/predictions/{test_set}.npz"
+FORMER_PREDICTIONS = "results/{run}/predictions.npz"  # as training made them once
 COST = "results/{run}/cost.json"
 METRICS = "results/{run}/metrics.json"
 SUMMARY = "results/{run}/replicates.json"

@@ -23,6 +23,7 @@ try:
     canonical = loading.canonical(config, workflow.configfiles)
     config.clear()  # or its keys would keep the order of the files
     config.update(canonical)
+    checks.check_layout()
     checks.check_dataset(config)
     checks.check_backbones(config)
     groups.check(config)

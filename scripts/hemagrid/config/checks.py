@@ -153,6 +153,27 @@ def check_test_sets(config):
         _check_there(key, path, KINDS[source], is_folder=source == "folder")
 
 
+def check_layout():
+    """Check that the study's results are not of the layout in which training predicted.
+
+    Snakemake would train every run again.
+
+    Raises:
+        InputError: There are such predictions.
+    """
+    found = sorted(map(str, Path().glob(names.FORMER_PREDICTIONS.format(run="*"))))
+    if found:
+        raise InputError(
+            f"{found[0]}: found predictions of an earlier release, in which training made them "
+            f"({len(found)} runs), expected {names.PREDICTIONS}. Runs would be trained again. "
+            "With the config that they were made with, they can be kept:\n"
+            f"  rm {names.FORMER_PREDICTIONS.format(run='*')}\n"
+            "  snakemake --touch --until train  # and your --configfile, --directory\n"
+            "Then run the study as before: it predicts, and trains nothing. To train all runs "
+            "again, leave the second command out."
+        )
+
+
 def _check_outside(key, source, path):
     """Raise InputError if the user's images lie where the study writes."""
     here, images = Path.cwd().resolve(), Path(path).resolve()

@@ -279,6 +279,16 @@ def test_a_test_set_that_is_not_there_or_in_the_way_is_refused(study):
         check(".", source="folder")
 
 
+def test_predictions_of_an_earlier_release_are_told_and_what_to_do(study):
+    checks.check_layout()
+    for run in ("vgg16_cfg1", "random_labels"):
+        path = study / "results" / run / "predictions.npz"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with pytest.raises(InputError, match=r"random_labels/predictions.npz: found .*\(2 runs\)"):
+        checks.check_layout()
+
+
 def test_labels_of_a_class_map_may_be_numbers():
     entry = {"source": "npz", "path": "a.npz", "classes": {0: "ig", 1: None}}
     config = validated({"test_sets": {"lab": entry}}, SCHEMA)
