@@ -58,6 +58,20 @@ def test_a_file_of_a_run_that_is_not_there_yet_does_no_harm(folder, config):
     assert report_finished(config, "report.html") == ["vgg16_cfg2"]
 
 
+def test_a_run_whose_replicates_are_finished_shows_their_mean(folder, config):
+    for run in ("baseline_cnn", "vgg16_cfg1"):
+        content = io.read_json(names.METRICS.format(run=run))
+        for scores in content["subsets"].values():
+            scores["accuracy"] |= {"least": 0.1, "most": 0.99, "seed_share": 0.5}
+        summary = content | {"replicates": [run, f"{run}_s2"]}
+        io.write_json(names.SUMMARY.format(run=run), summary)
+    said = "Scores are means over 2 replicates"
+    report_finished(config | {"replicates": {"cnns": 2}}, "report.html")
+    assert Path("report.html").read_text().count(said) == 1
+    report_finished(config, "report.html")
+    assert said not in Path("report.html").read_text()
+
+
 def test_before_the_first_run_there_is_a_report_too(folder, config):
     for path in folder.glob("results/*/metrics.json"):
         path.unlink()
