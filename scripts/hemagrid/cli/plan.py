@@ -50,7 +50,7 @@ def describe(jobs, config, folder=".", command=MEASURE):
     images, speeds = count_images(config, folder), read_speeds(folder)
     estimate = Estimate(config, images, speeds)
     rows, missing, late, guessed = [], set(), [], False
-    spent, repeated = {"cpu": 0, "gpu": 0}, {"cpu": 0, "gpu": 0}
+    spent, first, repeated = ({"cpu": 0, "gpu": 0} for _ in range(3))
     later = {name for name, run in known_runs(config).items() if run.repeats}
     for rule in dict.fromkeys(job.rule for job in jobs):
         group = [job for job in jobs if job.rule == rule]
@@ -61,8 +61,8 @@ def describe(jobs, config, folder=".", command=MEASURE):
             if seconds is not None:
                 times.append((seconds, device))
                 spent[device] += seconds
-                if job.wildcards.get("run") in later:
-                    repeated[device] += seconds
+                if rule in ("train", "predict"):
+                    (repeated if job.wildcards["run"] in later else first)[device] += seconds
                 if seconds > 60 * job.minutes and (job.place == "gpu") == (device == "gpu"):
                     late.append(" ".join([rule, *job.wildcards.values()]))
         rows.append(
@@ -98,6 +98,13 @@ def describe(jobs, config, folder=".", command=MEASURE):
             _paragraph(
                 f"Of the {len(jobs)} jobs, {count} are of second and later replicates: "
                 f"{_both(repeated)}. They share images, embeddings and searches with the first."
+            )
+        )
+    elif any(first.values()):
+        parts.append(
+            _paragraph(
+                "One more replicate of each of these runs (replicates: 2) would add "
+                f"{_both(first)}: it shares images, embeddings and searches with the first."
             )
         )
     if any(job.rule == "select_finalists" for job in jobs):

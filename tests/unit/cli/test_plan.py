@@ -70,11 +70,12 @@ def test_a_job_longer_than_it_asks_for_is_named(config, tmp_path):
 
 def test_what_later_replicates_cost_is_told(config, tmp_path):
     write_table(tmp_path / speeds.OWN_SPEEDS, measured())
-    assert "replicates" not in plan.describe([TRAIN], config, tmp_path)
+    once = " ".join(plan.describe([TRAIN], config, tmp_path).split())
     config["replicates"] = 3
     later = [Job("train", {"run": f"vgg16_cfg1_s{n}"}, "cpu", 10_000) for n in (2, 3)]
     text = plan.describe([TRAIN, *later], config, tmp_path)
     one = float(jobs_of(plan.describe([TRAIN], config, tmp_path))["train"][-2])
+    assert f"(replicates: 2) would add {one:.2f} CPU-core-hours" in once
     told = " ".join(text.split()).partition("Of the 3 jobs, 2 are of second and later")[2]
     hours = float(told.removeprefix(" replicates: ").partition(" CPU-core-hours")[0])
     assert hours == pytest.approx(2 * one, rel=0.05)
