@@ -12,4 +12,5 @@ with job(snakemake.log[0]):
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
         snakemake.params.precision,
+        snakemake.params.corruptions,
     )

@@ -10,6 +10,7 @@ from PIL import Image
 from hemagrid import io
 from hemagrid.data.synthetic import draw_cell
 from hemagrid.evaluation.metrics import evaluate_run
+from hemagrid.evaluation.predictions import read_predictions, write_corrupted
 from hemagrid.names import CONTROLS, PHASES, TUNED_HEADS
 from hemagrid.reporting import reference, tables
 from hemagrid.reporting.provenance import write_checksums, write_config, write_study
@@ -34,6 +35,9 @@ ENVIRONMENT = {
     "threads": 4,
     "precision": "tensorfloat32",
 }
+
+
+WORSE = ("corruptions", "corruption_summary")
 
 
 def make_study(
@@ -118,6 +122,7 @@ def make_study(
     inputs |= {"heads": out["heads"], "winner": out["winner"]}
     if tuned := [run for run in made if _kind(run, config)[2] in TUNED_HEADS]:
         inputs |= _write_tuning(folder / "results", tuned, inputs, comparison, config)
+    inputs |= _write_corrupted(folder / "results", trained, inputs, classes, bootstrap, seed)
     inputs |= _write_explanation(folder / "results", made, classes, select_by, size, rng)
     return inputs | _write_provenance(folder, config)
 
@@ -349,6 +354,29 @@ def _write_tuning(results, tuned, inputs, comparison, config):
         "trials": [folder / f"{run}_trials.csv" for run in tuned],
         **dict(zip(TUNING, out.values(), strict=True)),
     }
+
+
+def _write_corrupted(results, trained, inputs, classes, bootstrap, seed):
+    """Take some of the right answers away: a tenth per severity, two by `saturate`."""
+    test = [results / run / "predictions" / "test.npz" for run in trained]
+    for path in test:
+        _, subsets = read_predictions([path])
+        labels, probabilities, groups = subsets["test"]
+        answers = {}
+        for kind, severity in (("bubble", 1), ("bubble", 5), ("saturate", 1), ("saturate", 5)):
+            answers[kind, severity] = probabilities.copy()
+            lost = severity * len(labels) // 10 * (1 + (kind == "saturate"))
+            answers[kind, severity][:lost] = 1 / len(classes)
+        corrupted = path.parents[1] / "corrupted" / "test.npz"
+        write_corrupted(corrupted, classes, labels, answers, groups)
+    table = results / "dataset" / "test.csv"
+    count = len(np.load(inputs["images_test"], mmap_mode="r"))
+    io.write_table(table, pd.DataFrame({"parent_id": range(count)}))
+    out = {name: results / "tables" / f"{name}.csv" for name in WORSE}
+    corrupted = [path.parents[1] / "corrupted" / "test.npz" for path in test]
+    settings = {"bootstrap": bootstrap, "seed": seed}
+    tables.compare_corruptions({"test": test, "corrupted": corrupted}, out, settings)
+    return {**out, "table_test": table}
 
 
 def _write_explanation(results, made, classes, select_by, size, rng):

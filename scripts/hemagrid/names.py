@@ -79,6 +79,7 @@ MODEL = "results/{run}/model.keras"
 HISTORY = "results/{run}/history.csv"
 PREDICTIONS = "results/{run}/predictions/{test_set}.npz"
 FORMER_PREDICTIONS = "results/{run}/predictions.npz"  # as training made them once
+CORRUPTED = "results/{run}/corrupted/test.npz"
 COST = "results/{run}/cost.json"
 METRICS = "results/{run}/metrics.json"
 SUMMARY = "results/{run}/replicates.json"

@@ -26,6 +26,7 @@ REVISIONS = {
     "embed": 1,
     "train": 1,
     "predict": 1,
+    "corrupt": 1,  # of the rule predict
     "search": 1,
 }
 """The revision of each stage, by rule. Raise it when the stage's results change."""

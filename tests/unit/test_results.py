@@ -17,8 +17,10 @@ import pytest
 
 from hemagrid import io
 from hemagrid.data import augmentation, duplicates, groups, readers, splits, synthetic
+from hemagrid.data.corruptions import corrupt
 from hemagrid.models import backbones
 from hemagrid.models.heads import build_head
+from hemagrid.names import CORRUPTIONS
 from hemagrid.revisions import REVISIONS
 from hemagrid.training.embeddings import cache_features, predict
 from hemagrid.training.run import train_run
@@ -176,6 +178,15 @@ def make_augment(folder, make):
     )
     table = io.read_table(out["table"]).drop(columns="sha256")
     return table_numbers(table) | {"images": numbers(np.load(out["images"]))}
+
+
+def make_corrupt(folder, make):
+    rng = np.random.default_rng(1)
+    images = np.stack([synthetic.draw_cell("monocyte", 64, rng) for _ in range(4)])
+    return {
+        kind: numbers([corrupt(images, range(4), kind, how, seed=1) for how in range(1, 6)])
+        for kind in CORRUPTIONS
+    }
 
 
 def subsets(folder):

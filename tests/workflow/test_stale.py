@@ -21,14 +21,14 @@ CHEAP = {
     *("audit", "audit_copies", "contact_sheet", "control", "evaluate", "plot_run"),
     *("plot_trials", "explain", "package_submission", "score_submission", "aggregate"),
     *("compare_tuned", "compare_with_winner", "plot_grid", "plot_classes", "provenance"),
-    *("record_study", "report", "select_finalists"),
+    *("record_study", "report", "select_finalists", "compare_corruptions"),
 }
 # Before the finalists are chosen again nothing is planned for their runs.
 SEEN = CHEAP - {"plot_trials"}
 REPORT = {"report"}
 COMPARED = REPORT | {
     *("aggregate", "compare_with_winner", "compare_tuned", "plot_grid", "explain"),
-    *("record_study", "select_finalists"),
+    *("record_study", "select_finalists", "compare_corruptions"),
 }
 
 
@@ -108,6 +108,7 @@ RESTS_ON_SPLITS = {"originals", "augment", "backbone_weights", "embed", "train",
 @pytest.mark.parametrize(
     ("stage", "expensive"),
     [
+        ("corrupt", {"predict"}),
         ("search", {"search", "train", "predict"}),
         ("embed", {"embed", "train", "predict"}),
         ("augment", {"augment", "embed", "train", "predict"}),
@@ -135,7 +136,7 @@ def test_every_stage_that_training_rests_on_has_a_revision():
             r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S
         )
     }
-    for stage in REVISIONS:
+    for stage in REVISIONS.keys() - {"corrupt"}:  # a part of the rule predict
         assert f'revision=revision("{stage}")' in rules.pop(stage)
     del rules["fetch_bloodmnist"]  # a published file, held to its checksum
     assert rules.keys() == CHEAP
@@ -191,6 +192,12 @@ def test_a_change_in_the_config_makes_its_runs_again(study, plan, overlay, text,
 def test_a_reported_score_makes_only_what_shows_it_again(remade, overlay):
     again = remade(overlay("codabench: {scores: {mobilenetv3_cfg2: 50}}"))
     assert again == {"aggregate", "compare_tuned", "provenance", "report"}
+
+
+def test_another_severity_trains_nothing(remade, overlay):
+    again = remade(overlay("corruptions: {severities: [3, 5]}"))
+    assert again - CHEAP == {"predict"}
+    assert "compare_corruptions" in again
 
 
 def test_the_reason_for_a_job_fits_on_the_screen(study, snakemake, overlay):

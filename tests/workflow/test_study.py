@@ -376,6 +376,21 @@ def test_all_runs_but_the_winner_are_held_against_it(study):
         np.testing.assert_allclose(rows["difference_points"], difference)
 
 
+def test_every_run_predicted_the_corrupted_test_images(study):
+    table = pd.read_csv(study.results / "tables" / "corruptions.csv")
+    kinds = ["defocus_blur", "bubble"]
+    rows = list(table[["run", "corruption", "severity"]].itertuples(index=False, name=None))
+    assert rows == [(run, kind, 3) for run in TRAINED for kind in kinds]
+    summary = pd.read_csv(study.results / "tables" / "corruption_summary.csv", index_col="run")
+    assert list(summary.index) == TRAINED
+    assert summary.loc["regularized_cnn", "mce_pct"] == pytest.approx(100)
+    clean = pd.read_csv(study.results / "tables" / "grid.csv", index_col="run")
+    accuracy = clean.loc[TRAINED, "test_accuracy_pct"]
+    assert list(summary["test_accuracy_pct"]) == pytest.approx(list(accuracy))
+    fall = summary["test_accuracy_pct"] - summary["mean_accuracy_pct"]
+    assert list(fall) == pytest.approx(list(summary["mean_fall_points"]))
+
+
 def test_the_record_names_the_command_and_what_the_results_rest_on(study):
     record = read(study.results / "provenance" / "study.json")
     assert record["command"].startswith("snakemake --snakefile ")
@@ -455,6 +470,8 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/tables/best_heads.csv",
         "results/tables/abstention.csv",
         "results/tables/winner.csv",
+        "results/tables/corruptions.csv",
+        "results/tables/corruption_summary.csv",
         "results/tables/resources.csv",
         "results/provenance/config.yaml",
         "results/provenance/versions.json",
@@ -462,6 +479,7 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/provenance/checksums.csv",
         "results/figures/accuracy.svg",
         "results/figures/cost.svg",
+        "results/figures/corruptions.svg",
         "results/figures/abstention.svg",
         "results/figures/class_balance.svg",
         "results/figures/explanation.png",

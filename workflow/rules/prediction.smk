@@ -1,12 +1,21 @@
 """What every run says of every test set.
 
 Needs: results/{run}/model.keras and the test sets. Makes: results/{run}/predictions/, a file
-per test set.
+per test set, and results/{run}/corrupted/ for worse copies of the test images.
 """
 
 PREDICTED = {
     test_set: fill(names.PREDICTIONS, test_set=test_set) for test_set in EVALUATED
 }
+# Worse copies of the test images are made when they are predicted; nothing without any.
+CORRUPTED, CORRUPTIONS = {}, {}
+if grid.corruptions(config):
+    CORRUPTED = {"corrupted_test": names.CORRUPTED}
+    CORRUPTIONS = {
+        "sets": grid.corruptions(config),
+        "seed": config["seed"],
+        "revision": revision("corrupt"),
+    }
 
 
 localrules:
@@ -20,7 +29,7 @@ rule predict:
         **per_subset(names.SUBSET_TABLE, [names.TRAIN, *EVALUATED], "table_{subset}"),
         model=names.MODEL,
     output:
-        **{test_set: update(path) for test_set, path in PREDICTED.items()},
+        **{name: update(path) for name, path in {**PREDICTED, **CORRUPTED}.items()},
     log:
         "logs/predict/{run}.log",
     benchmark:
@@ -36,6 +45,7 @@ rule predict:
     params:
         precision=config["training"]["precision"],
         revision=revision("predict"),
+        corruptions=CORRUPTIONS,
     message:
         "Predicting the test sets by {wildcards.run}"
     script:

@@ -41,12 +41,13 @@ FINAL = {
             "winner",
             *TUNING_TABLES,
             *REPLICATE_TABLE,
+            *WORSE,
         ]
     ],
     "figures": [
         *expand(
             names.FIGURE,
-            figure=["accuracy", "cost", "abstention", "class_balance"],
+            figure=["accuracy", "cost", "abstention", "class_balance", *WORSE_FIGURES],
             format=FORMATS,
         ),
         fill(names.CONTACT_SHEET, subset=names.TEST_AUGMENTED),
@@ -349,6 +350,7 @@ rule report:
     input:
         **TUNING,
         **REPLICATE_TABLE,
+        **WORSE,
         **per_subset(names.SUBSET_IMAGES, EVALUATED[1:], "images_{subset}"),
         metrics=all_metrics,
         predictions=collect(list(PREDICTED.values()), run=trained_runs),
@@ -360,6 +362,7 @@ rule report:
         explanation=names.EXPLAINED_TABLE,
         explained=names.EXPLAINED_PICTURES,
         images=names.IMAGES,
+        table_test=fill(names.SUBSET_TABLE, subset=names.TEST),
         audit=names.AUDIT,
         copies=names.COPIES,
         contact_sheet=fill(names.CONTACT_SHEET, subset=names.TRAIN),

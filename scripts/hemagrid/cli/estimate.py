@@ -15,6 +15,7 @@ from hemagrid import io, names
 from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS, network_of
 from hemagrid.config.checks import BLOODMNIST_CLASSES
 from hemagrid.config.grid import (
+    corruptions,
     evaluated_subsets,
     grid,
     known_runs,
@@ -177,6 +178,7 @@ class Estimate:
         self.classes = len(config["dataset"]["classes"] or []) or BLOODMNIST_CLASSES
         self.cached = self.subsets[names.TRAIN] + self.subsets[names.VAL]
         self.evaluated = sum(self.subsets[name] for name in evaluated_subsets(config))
+        self.evaluated += len(corruptions(config)) * self.subsets[names.TEST]
         self.tuned = self._tuned()
 
     def _tuned(self):

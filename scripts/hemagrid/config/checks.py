@@ -492,6 +492,16 @@ def _check_codabench(config, schema):
                 )
 
 
+def _check_corruptions(config, schema):
+    kinds = config["corruptions"]["kinds"]
+    for index, kind in enumerate(kinds if isinstance(kinds, list) else []):
+        if kind not in names.CORRUPTIONS:
+            yield (
+                f"corruptions.kinds[{index}]: found {as_written(kind)}, expected one of "
+                f"{', '.join(names.CORRUPTIONS)}{did_you_mean(kind, names.CORRUPTIONS)}"
+            )
+
+
 # Each check with the sections it reads: it runs unless one of them is malformed.
 CROSS_CHECKS = (
     ({"dataset", "backbones", "test_sets"}, _check_paths),
@@ -506,4 +516,5 @@ CROSS_CHECKS = (
     ({"backbones", "grid", "tuning", "replicates"}, _check_replicates),
     ({"backbones", "test_sets", "tuning"}, _check_tuning),
     ({"test_sets", "backbones", "grid", "tuning", "replicates", "codabench"}, _check_codabench),
+    ({"corruptions"}, _check_corruptions),
 )

@@ -136,6 +136,17 @@ def evaluated_subsets(config):
     return [names.VAL, names.TEST, names.TEST_AUGMENTED, *test_sets(config)]
 
 
+def corruptions(config):
+    """List the (kind, severity) of the corrupted test images, in the order of tables."""
+    kinds, severities = config["corruptions"]["kinds"], config["corruptions"]["severities"]
+    return [
+        (kind, severity)
+        for kind in names.CORRUPTIONS
+        if kinds == "all" or kind in kinds
+        for severity in severities
+    ]
+
+
 def run_settings(config, run_name):
     """Return what the training of one run depends on; if it changes, the run is trained again.
 

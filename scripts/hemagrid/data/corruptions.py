@@ -12,11 +12,13 @@ Arithmetic is on integers wherever processors round differently.
 """
 
 import functools
-import io
 import math
+from io import BytesIO
 
 import numpy as np
 from PIL import Image
+
+from hemagrid import io
 
 _EDGE = 224  # pixels, to which the lengths below refer
 _ONE = 2**16  # the weights of a blur sum to it
@@ -46,11 +48,30 @@ def corrupt(images, ids, kind, severity, seed):
     return function(images, strengths[severity - 1], draws)
 
 
+class Corrupted:
+    """Corrupted images that are made when their rows are read, and never stored.
+
+    Args:
+        images: uint8 (n, S, S, 3), memory-mapped or not.
+        ids, kind, severity, seed: As in `corrupt`.
+    """
+
+    def __init__(self, images, ids, kind, severity, seed):
+        self.images, self.ids = images, np.asarray(ids)
+        self.how = kind, severity, seed
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, rows):
+        return corrupt(io.take(self.images, rows), self.ids[rows], *self.how)
+
+
 def _compress(images, quality, _):
     """JPEG, with its colours at half the resolution, as Pillow writes it."""
     compressed = np.empty_like(images)
     for image, out in zip(images, compressed, strict=True):
-        content = io.BytesIO()
+        content = BytesIO()
         Image.fromarray(image).save(content, "JPEG", quality=quality)
         out[:] = Image.open(content)
     return compressed

@@ -1,5 +1,6 @@
 """The predictions of a trained run: for test sets, and for new pictures of anybody's."""
 
+import functools
 import logging
 from pathlib import Path
 
@@ -7,10 +8,20 @@ import numpy as np
 
 from hemagrid import io, logs, names
 from hemagrid.config.messages import did_you_mean
+from hemagrid.data.corruptions import Corrupted
 from hemagrid.data.pictures import Unusable, printable, read_picture
 from hemagrid.errors import InputError
-from hemagrid.evaluation.predictions import read_predictions, stored_key, write_predictions
+from hemagrid.evaluation.predictions import (
+    read_corrupted,
+    read_predictions,
+    stored_key,
+    write_corrupted,
+    write_predictions,
+)
 from hemagrid.training import backend, checkpoints
+
+CORRUPTED = "corrupted_test"
+"""What the predictions of corrupted test images are called beside those of test sets."""
 
 _MODEL = Path(names.MODEL).name
 _PREDICTIONS = f"{Path(names.PREDICTIONS).parent.name}/{names.VAL}.npz"
@@ -18,7 +29,7 @@ _PREDICTIONS = f"{Path(names.PREDICTIONS).parent.name}/{names.VAL}.npz"
 logger = logging.getLogger(__name__)
 
 
-def predict_run(run, inputs, out, precision):
+def predict_run(run, inputs, out, precision, corruptions=None):
     """Predict the test sets of a study with a trained run.
 
     Predictions that this network made of the same images are left as they are, so another test
@@ -29,47 +40,68 @@ def predict_run(run, inputs, out, precision):
         inputs: Paths `model`, `table_train`, which names the classes, and `images_{test set}`
             and `table_{test set}` of each test set.
         out: {test set: path of its predictions}. Their `key` is that of `checkpoints.key_of`
-            for network, images, table and precision.
+            for network, images, table and precision. With corruptions, `corrupted_test` is
+            that of corrupted test images, as `names.CORRUPTED`.
         precision: The config's `training.precision`.
+        corruptions: `sets`, a list of (kind, severity), and the `seed` of what they draw; or
+            nothing.
 
     Raises:
         InputError: if Keras cannot load the model.
     """
     keys = {
-        name: checkpoints.key_of(
-            "predict",
-            precision,
-            {kind: inputs[kind] for kind in ("model", f"images_{name}", f"table_{name}")},
-        )
+        name: checkpoints.key_of("predict", precision, _predicted_from(inputs, name))
         for name in out
+        if name != CORRUPTED
     }
-    stale = [name for name, path in out.items() if stored_key(path) != keys[name]]
-    if kept := [name for name in out if name not in stale]:
+    stale = [name for name in keys if stored_key(out[name]) != keys[name]]
+    if kept := [name for name in keys if name not in stale]:
         logger.info(f"{run}: predicted already: {', '.join(kept)}")
-    if not stale:
-        return
     class_names = io.class_names(io.read_table(inputs[f"table_{names.TRAIN}"]))
-    network = load_network(inputs["model"], precision)
-    from hemagrid.training import embeddings  # imports Keras
-
+    load = functools.cache(functools.partial(load_network, inputs["model"], precision))
     for name in stale:
         images = io.open_images(inputs[f"images_{name}"])
         table = io.read_table(inputs[f"table_{name}"])
-        batches = logs.track(
-            embeddings.batches(network, images),
-            f"Predicting {name} by {run}",
-            total=len(images),
-            step=embeddings.BATCH,
-        )
-        probabilities = np.concatenate([answers for _, answers in batches])
+        probabilities = _predict(load(), images, f"Predicting {name} by {run}")
         write_predictions(
-            out[name],
-            class_names,
-            table["label"],
-            probabilities,
-            table["group"],
-            keys[name],
+            out[name], class_names, table["label"], probabilities, table["group"], keys[name]
         )
+    if corruptions:
+        key = checkpoints.key_of(
+            "corrupt", [precision, corruptions["seed"]], _predicted_from(inputs, names.TEST)
+        )
+        _predict_corrupted(run, inputs, out[CORRUPTED], corruptions, class_names, key, load)
+
+
+def _predicted_from(inputs, name):
+    """Return the inputs on which the predictions of a test set depend."""
+    return {kind: inputs[kind] for kind in ("model", f"images_{name}", f"table_{name}")}
+
+
+def _predict(network, images, description):
+    from hemagrid.training import embeddings  # imports Keras
+
+    batches = embeddings.batches(network, images)
+    steps = logs.track(batches, description, total=len(images), step=embeddings.BATCH)
+    return np.concatenate([answers for _, answers in steps])
+
+
+def _predict_corrupted(run, inputs, out, corruptions, class_names, key, load):
+    """Predict the corrupted test images that are not predicted yet."""
+    stored = read_corrupted(out)[1] if stored_key(out) == key else {}
+    if kept := [f"{kind} {severity}" for kind, severity in stored]:
+        logger.info(f"{run}: predicted already: {', '.join(kept)}")
+    images = io.open_images(inputs[f"images_{names.TEST}"])
+    table = io.read_table(inputs[f"table_{names.TEST}"])
+    answers = {}
+    for kind, severity in corruptions["sets"]:
+        answers[kind, severity] = stored.get((kind, severity))
+        if answers[kind, severity] is None:
+            copies = Corrupted(images, table["parent_id"], kind, severity, corruptions["seed"])
+            description = f"Predicting {kind} {severity} by {run}"
+            answers[kind, severity] = _predict(load(), copies, description)
+    if answers.keys() != stored.keys():
+        write_corrupted(out, class_names, table["label"], answers, table["group"], key)
 
 
 def find_run(run, directory):

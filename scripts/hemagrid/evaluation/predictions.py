@@ -64,6 +64,46 @@ def read_predictions(paths):
     return class_names, subsets
 
 
+def write_corrupted(path, class_names, labels, answers, groups, key=""):
+    """Write the predictions of a run for corrupted copies of one test set.
+
+    Args:
+        path: Where to write them, as `names.CORRUPTED`.
+        class_names, labels, groups, key: As in `write_predictions`.
+        answers: {(kind, severity): probabilities (n, k)}.
+    """
+    with replacing(path) as temporary:
+        np.savez(
+            temporary,
+            class_names=np.array(class_names, dtype=str),
+            labels=np.asarray(labels, np.int64),
+            probabilities=np.asarray([*answers.values()], np.float32),
+            groups=np.asarray(groups, np.int64),
+            key=np.array(key),
+            kinds=np.array([kind for kind, _ in answers], dtype=str),
+            severities=np.array([severity for _, severity in answers]),
+        )
+
+
+def read_corrupted(path):
+    """Read predictions for corrupted images.
+
+    Returns:
+        (labels, {(kind, severity): probabilities}, groups), as they were written.
+
+    Raises:
+        InputError: as `read_predictions`.
+    """
+    arrays = _read(path, [*_ARRAYS, "kinds", "severities"])
+    labels, groups = arrays["labels"], arrays["groups"]
+    how = zip(arrays["kinds"].tolist(), arrays["severities"].tolist(), strict=True)
+    answers = dict(zip(how, arrays["probabilities"], strict=True))
+    for (kind, severity), probabilities in answers.items():
+        where = f"{path}, {kind} {severity}"
+        _check(where, labels, probabilities, groups, len(arrays["class_names"]))
+    return labels, answers, groups
+
+
 def stored_key(path):
     """Return the key that predictions were written with, or None if they cannot be read."""
     try:
@@ -81,7 +121,7 @@ def by_run(paths):
     return found
 
 
-def _read(path):
+def _read(path, names=_ARRAYS):
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = dict(archive)
@@ -89,7 +129,7 @@ def _read(path):
         raise InputError(
             f"{path}: not an archive of predictions ({error}); remove it and run again"
         ) from error
-    if missing := [name for name in _ARRAYS if name not in arrays]:
+    if missing := [name for name in names if name not in arrays]:
         raise InputError(f"{path}: lacks {', '.join(missing)}; remove it and run again")
     return arrays
 

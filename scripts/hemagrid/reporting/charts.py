@@ -714,6 +714,61 @@ def _accuracies(grid, subset):
     return known.assign(subset=subset_title(subset))
 
 
+def corruption_heat_map(table, summary):
+    """Draw the accuracy of each run by kind of corruption, averaged over severities.
+
+    Numbers are accuracies in %, colour is the fall against the untouched test images, whose
+    accuracy stands in the first column.
+
+    Args:
+        table: Data frame, as `corruptions.accuracy_table` returns it.
+        summary: Data frame, as `corruptions.summary_table` returns it.
+    """
+    cells = table.groupby(["run", "corruption"], sort=False).mean(numeric_only=True)
+    cells = cells.reset_index()[["run", "corruption", "accuracy_pct", "fall_points"]]
+    clean = summary[["run", "test_accuracy_pct"]].assign(corruption="none", fall_points=0.0)
+    clean = clean.rename(columns={"test_accuracy_pct": "accuracy_pct"})
+    cells = pd.concat([clean, cells]).rename(
+        columns={"accuracy_pct": "accuracy", "fall_points": "fall"}
+    )
+    most = max(cells["fall"].max(), 1.0)
+    cells["dark"] = cells["fall"] > 0.7 * most
+    worst = cells.iloc[cells["fall"].to_numpy().argmax()]
+    base = alt.Chart(cells).encode(
+        x=alt.X("corruption:N", title=None)
+        .scale(domain=list(cells["corruption"].unique()))
+        .axis(labelAngle=-45, labelLimit=_NAME_LIMIT, orient="top"),
+        y=alt.Y("run:N", title=None)
+        .scale(domain=list(summary["run"]))
+        .axis(labelLimit=_NAME_LIMIT),
+        tooltip=_tips(
+            run="run",
+            corruption="corruption",
+            accuracy=("accuracy, %", ".1f"),
+            fall=("fall, points", ".1f"),
+        ),
+    )
+    squares = base.mark_rect().encode(
+        color=alt.Color("fall:Q", title="fall, points")
+        .scale(range=["#FFF5EB", "#A63603"], domain=[0, most], clamp=True)
+        .legend(format=".0f", orient="bottom", gradientLength=160)
+    )
+    numbers = base.mark_text(fontSize=11).encode(
+        text=alt.Text("accuracy:Q", format=".1f"),
+        color=alt.when("datum.dark").then(alt.value("white")).otherwise(alt.value("#222222")),
+    )
+    return (squares + numbers).properties(
+        width=alt.Step(40),
+        height=alt.Step(24),
+        description=(
+            f"Accuracy of {len(summary)} runs on test images with "
+            f"{table['corruption'].nunique()} kinds of corruptions, averaged over severities; "
+            f"the largest fall: {worst['run']} by {worst['corruption']}, {worst['fall']:.1f} "
+            "points"
+        ),
+    )
+
+
 def pareto_front(cost, score):
     """Mark the rows that no other row beats.
 

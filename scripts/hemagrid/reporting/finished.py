@@ -63,6 +63,7 @@ def report_finished(config, out):
         "explanation": names.EXPLAINED_TABLE,
         "explained": names.EXPLAINED_PICTURES,
         "copies": names.COPIES,
+        "table_test": names.SUBSET_TABLE.format(subset=names.TEST),
         "study": names.STUDY,
         "checksums": names.CHECKSUMS,
     }
@@ -119,6 +120,14 @@ def _compare(config, inputs, runs, folder):
             read_table(copies),
             made["contact_sheet"],
         )
+    worse = {
+        "test": _existing(names.PREDICTIONS, runs, test_set=names.TEST),
+        "corrupted": _existing(names.CORRUPTED, runs) if grid.corruptions(config) else [],
+    }
+    if worse["corrupted"]:
+        out = {name: folder / f"{name}.csv" for name in ("corruptions", "corruption_summary")}
+        tables.compare_corruptions(worse, out, {k: settings[k] for k in ("bootstrap", "seed")})
+        made |= out
     tuned = [run for run in runs if run in _tuned_runs(config)]
     if tuned and Path(names.FINALISTS).exists():
         out = {part: folder / f"tuned_{part}.csv" for part in ("heads", "runs", "gain")}

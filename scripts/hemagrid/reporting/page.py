@@ -14,8 +14,10 @@ from markupsafe import Markup
 from hemagrid import io
 from hemagrid.config.grid import train_seed, tunable_backbones
 from hemagrid.data.audit import blank_copies, count_copies
+from hemagrid.data.corruptions import corrupt
 from hemagrid.evaluation.abstention import TARGET
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
+from hemagrid.evaluation.corruptions import REFERENCE
 from hemagrid.evaluation.metrics import ALL, best_run, load_metrics, put, with_bounds
 from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.names import (
@@ -72,6 +74,8 @@ def write_report(out, inputs, *, select_by):
             - codabench: codabench.json files; those that do not exist are ignored;
             - finalists, trials, tuned_heads, tuned_runs, tuning_gain: finalists.json,
               {run}_trials.csv of each search, and the tables of `tables.compare_tuned`;
+            - corruptions, corruption_summary: tables of `tables.compare_corruptions`; with them
+              table_test: the table of the test images;
             - explanation, explained: the table and the pictures of `gradcam.explain`;
             - contact_sheet: a PNG;
             - replicates: the table of `tables.list_replicates`;
@@ -109,6 +113,7 @@ def write_report(out, inputs, *, select_by):
         "tuning": study.tuning(),
         "policies": study.policies(),
         "abstention": study.abstention(),
+        "corruptions": study.corruptions(),
         "runs": study.runs(),
         "blank": {
             subset_title(subset): (int(blank.sum()), len(blank))
@@ -426,6 +431,46 @@ class _Study:
             "target": TARGET,
             "chart": self._draw(charts.risk_coverage_of_runs(self.metrics)),
             "table": text.shown(tables.abstention_table(self.metrics)),
+        }
+
+    def corruptions(self):
+        """What worse pictures cost; None if no run predicted any."""
+        if "corruptions" not in self.inputs:
+            return None
+        table = tables.read_corruptions(self.inputs["corruptions"])
+        summary = tables.read_corruptions(self.inputs["corruption_summary"])
+        if table.empty:
+            return None
+        of_kinds = table.groupby("corruption", sort=False)["fall_points"].mean()
+        falls = summary.sort_values("mean_fall_points", kind="stable", ascending=False)
+        return {
+            "chart": self._draw(charts.corruption_heat_map(table, summary)),
+            "severities": sorted(map(int, table["severity"].unique())),
+            "kinds": len(of_kinds),
+            "most": falls.iloc[0],
+            "least": falls.iloc[-1] if len(falls) > 1 else None,
+            "worst_kind": of_kinds.idxmax(),
+            "worst_kind_fall": of_kinds.max(),
+            "largest": table.loc[table["fall_points"].idxmax()],
+            "reference": REFERENCE,
+            "has_reference": "mce_pct" in summary,
+            "summary": text.shown(summary),
+            "table": text.shown(table),
+            "examples": self._examples(list(of_kinds.index)),
+        }
+
+    def _examples(self, kinds):
+        """Corrupt the first test image: {kind: a picture per severity}, "none" first."""
+        if TEST not in self.images or "table_test" not in self.inputs:
+            return None
+        image, seed = self.images[TEST][:1], self.config["seed"]
+        ids = io.read_table(self.inputs["table_test"])["parent_id"][:1]
+        return {"none": [pictures.picture(image[0])]} | {
+            kind: [
+                pictures.picture(corrupt(image, ids, kind, severity, seed)[0])
+                for severity in range(1, 6)
+            ]
+            for kind in kinds
         }
 
     def runs(self):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hemagrid.evaluation import corruptions
 from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
 from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
 from hemagrid.evaluation.predictions import by_run
@@ -393,6 +394,41 @@ def compare_with_winner(inputs, out, settings):
 def read_winner(path):
     """Read a table that `compare_with_winner` wrote."""
     return read_sparse(path, "run", "compared_with", "subset", "verdict")
+
+
+def compare_corruptions(inputs, out, settings):
+    """Write what corruptions cost each run.
+
+    Args:
+        inputs: Lists of paths over runs: `test`, the predictions of the test images, and
+            `corrupted`, those of their corrupted copies. Runs without both are left out.
+        out: Paths `corruptions` and `corruption_summary` of the tables (as in `write`).
+        settings: `bootstrap` and `seed`, as in `corruptions.accuracy_table`.
+
+    Returns:
+        Both tables, data frames.
+
+    Raises:
+        InputError: A run's predictions are not of the same images.
+    """
+    test, corrupted = (by_run(inputs[kind]) for kind in ("test", "corrupted"))
+    answers = {
+        run: corruptions.read_answers(test[run][0], corrupted[run][0])
+        for run in corrupted
+        if run in test
+    }
+    made = (
+        corruptions.accuracy_table(answers, **settings),
+        corruptions.summary_table(answers, **settings),
+    )
+    for name, table in zip(("corruptions", "corruption_summary"), made, strict=True):
+        write(table, out[name])
+    return made
+
+
+def read_corruptions(path):
+    """Read a table that `compare_corruptions` wrote."""
+    return read_sparse(path, "run", "corruption", "worst_corruption")
 
 
 def compare_tuned(inputs, out, settings, published):

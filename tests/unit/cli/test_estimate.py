@@ -29,6 +29,11 @@ def test_seconds_by_hand(config):
     assert estimate.seconds(TRAIN, "cpu") == pytest.approx(sum(by_phase.values()))
     predict = Job("predict", {"run": "vgg16_cfg1"}, "gpu", 120)
     assert estimate.seconds(predict, "cpu") == pytest.approx(5 + 1 + 2000 / 20 + 2000 / 100)
+    worse = config | {"corruptions": {"kinds": ["bubble", "saturate"], "severities": [1, 5]}}
+    images = 2000 + 4 * IMAGES.subsets["test"]
+    assert Estimate(worse, IMAGES, measured()).seconds(predict, "cpu") == pytest.approx(
+        5 + 1 + images / 20 + images / 100
+    )
     assert estimate.seconds(Job("evaluate", {"run": "vgg16_cfg1"}, "local", 10), "cpu") is None
 
 

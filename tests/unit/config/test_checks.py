@@ -101,6 +101,11 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
             "heads.cfg1.dropout: found 1 rates, expected 2, one per Dense layer",
         ),
         (
+            {"corruptions": {"kinds": ["bubble", "defocus_blurr"]}},
+            "corruptions.kinds[1]: found the text 'defocus_blurr', expected one of "
+            "jpeg_compression, pixelate",
+        ),
+        (
             {"grid": {"heads": ["cfg1", "cgf2"]}},
             "grid.heads[1]: found the text 'cgf2', expected an entry of heads: "
             "cfg1, cfg2, cfg3; did you mean cfg2?",

@@ -7,6 +7,7 @@ import pytest
 
 from hemagrid.config.grid import (
     Run,
+    corruptions,
     evaluated_subsets,
     grid,
     known_runs,
@@ -40,6 +41,14 @@ def test_grid_has_the_published_runs_in_order():
 def test_only_bloodmnist_has_a_holdout():
     assert evaluated_subsets(DEFAULTS) == [VAL, TEST, TEST_AUGMENTED, HOLDOUT]
     assert HOLDOUT not in evaluated_subsets(changed("dataset.source", "npz"))
+
+
+def test_corruptions_come_in_the_order_of_tables():
+    assert corruptions(DEFAULTS) == []
+    some = changed("corruptions.kinds", ["bubble", "pixelate"])
+    expected = [(kind, severity) for kind in ("pixelate", "bubble") for severity in (1, 3, 5)]
+    assert corruptions(some) == expected
+    assert len(corruptions(changed("corruptions.kinds", "all"))) == 36
 
 
 def test_settings_of_a_run_hold_what_it_depends_on():

@@ -155,6 +155,8 @@ SETTINGS = [
         ("dataset.classes", [*"abcdefg", "re\u0301tic"], [*"abcdefg", "r\u00e9tic"]),
         ("tuning.space.weight_decay", [1, 0.1], [0.1, 1.0]),
         ("grid.heads", ["cfg3", "cfg1"], ["cfg3", "cfg1"]),
+        ("corruptions.severities", [5, 1], [1, 5]),
+        ("corruptions.kinds", ["pixelate", "bubble"], ["bubble", "pixelate"]),
     ],
 )
 def test_canonical_values(path, value, canonical):
@@ -177,6 +179,8 @@ def test_canonical_values(path, value, canonical):
         "dataset.source": ("bloodmnits",),
         "dataset.resolution": (96, "128"),
         "dataset.classes": ([], ["a"], "a"),
+        "corruptions.kinds": ("bubble", None, ["bubble", "bubble"]),
+        "corruptions.severities": ([], [0], [6], [1, 1], 3, [2.5]),
         "splits.train": ("0.6", 0, 1),
         "splits.test": (math.nan,),
         "augmentation.train.randaugment.n": (3.5, 0, 11),

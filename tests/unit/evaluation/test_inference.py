@@ -10,9 +10,10 @@ from answers import write_answers
 from PIL import Image
 
 from hemagrid import io
+from hemagrid.data.corruptions import corrupt
 from hemagrid.errors import InputError
 from hemagrid.evaluation import inference
-from hemagrid.evaluation.predictions import read_predictions
+from hemagrid.evaluation.predictions import read_corrupted, read_predictions
 from hemagrid.models import cnns
 from hemagrid.training import embeddings
 
@@ -150,6 +151,7 @@ def sets(study, tmp_path, draw):
     inputs = {"model": study[0] / "results" / RUN / "model.keras"}
     for name, labels in {"train": [0, 1, 2], "test": [2, 0, 1, 1], "raabin": [2, 0]}.items():
         table = {"label": labels, "class_name": [CLASSES[k] for k in labels], "group": 7}
+        table |= {"parent_id": range(5, 5 + len(labels))}
         io.write_table(tmp_path / f"{name}.csv", pd.DataFrame(table))
         np.save(tmp_path / f"{name}.npy", draw(labels, SIZE))
         inputs |= {f"{kind}_{name}": tmp_path / f"{name}.{suffix}" for kind, suffix in FILES}
@@ -183,3 +185,31 @@ def test_another_test_set_costs_its_own_predictions_alone(study, sets, caplog, d
     inputs["model"] = out["test"].with_name("model.keras")
     network.save(inputs["model"])
     assert changed() == ["test", "raabin"]
+
+
+def test_another_corruption_costs_its_own_predictions_alone(study, sets, caplog, draw):
+    caplog.set_level(logging.INFO, "hemagrid")
+    inputs, out = sets
+    out = {"test": out["test"], "corrupted_test": out["test"].with_name("worse.npz")}
+
+    def predicted(*corruptions, seed=1):
+        """Predict; return the answers, and what was computed for them."""
+        caplog.clear()
+        how = {"sets": corruptions, "seed": seed}
+        inference.predict_run(RUN, inputs, out, "float32", how)
+        answers = read_corrupted(out["corrupted_test"])[1]
+        assert list(answers) == list(corruptions)
+        return answers, [how for how in answers if f"{how[0]} {how[1]}" not in caplog.text]
+
+    one, computed = predicted(("bubble", 3))
+    assert computed == [("bubble", 3)]
+    images = corrupt(np.load(inputs["images_test"]), range(5, 9), "bubble", 3, seed=1)
+    np.testing.assert_array_equal(one["bubble", 3], embeddings.predict(study[1], images))
+    two, computed = predicted(("pixelate", 5), ("bubble", 3))
+    assert computed == [("pixelate", 5)]
+    np.testing.assert_array_equal(two["bubble", 3], one["bubble", 3])
+    assert not predicted(("pixelate", 5), ("bubble", 3))[1]
+    assert not predicted(("bubble", 3))[1]
+    assert predicted(("bubble", 3), seed=2)[1] == [("bubble", 3)]
+    np.save(inputs["images_test"], draw([1, 1, 1, 1], SIZE))
+    assert predicted(("bubble", 3), seed=2)[1] == [("bubble", 3)]

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from hemagrid.errors import InputError
-from hemagrid.evaluation.predictions import read_predictions, write_predictions
+from hemagrid.evaluation.predictions import (
+    read_corrupted,
+    read_predictions,
+    stored_key,
+    write_corrupted,
+    write_predictions,
+)
 
 NAMES = ["basophil", "ig", "platelet"]
 
@@ -27,6 +33,21 @@ def test_predictions_survive_the_file(tmp_path):
     assert read_names == names and list(subsets) == ["test"]
     assert (subsets["test"][0] == labels).all()
     assert (subsets["test"][1] == probabilities).all()
+
+
+def test_predictions_for_corrupted_images_survive_the_file(tmp_path):
+    labels, probabilities = answers()
+    worse = {("bubble", 1): probabilities, ("saturate", 5): probabilities[::-1]}
+    write_corrupted(tmp_path / "test.npz", NAMES, labels, worse, labels, "key")
+    read_labels, found, groups = read_corrupted(tmp_path / "test.npz")
+    assert list(found) == list(worse)
+    assert all((found[how] == worse[how]).all() for how in worse)
+    assert (read_labels == labels).all() and (groups == labels).all()
+    assert stored_key(tmp_path / "test.npz") == "key"
+    probabilities[3, 1] = np.nan
+    write_corrupted(tmp_path / "test.npz", NAMES, labels, worse, labels)
+    with pytest.raises(InputError, match="test.npz, bubble 1: 1 rows hold NaN.*row 3"):
+        read_corrupted(tmp_path / "test.npz")
 
 
 def spoiled(what):

@@ -85,6 +85,20 @@ def an_audit(names=("ig", "platelet")):
     }
 
 
+def some_corruptions(names=("ig", "platelet")):
+    """Tables of two runs that fall by twice the severity in points, the second by more."""
+    falls = pd.DataFrame(
+        [
+            (run, kind, severity, 90 - 2.0 * severity - place, 2.0 * severity + place)
+            for place, run in enumerate(names)
+            for kind in ("jpeg_compression", "bubble")
+            for severity in (1, 3)
+        ],
+        columns=["run", "corruption", "severity", "accuracy_pct", "fall_points"],
+    )
+    return falls, pd.DataFrame({"run": names, "test_accuracy_pct": 90.0})
+
+
 # run: kind, backbone, head, accuracy on test, on augmented test, parameters, seconds
 RUNS = {
     "baseline_cnn": ("cnn", None, None, 0.6, 0.3, 300, 20.0),
@@ -148,10 +162,12 @@ def every_chart(names=("ig", "platelet")):
         "balance": charts.class_balance(an_audit(names)),
         "accuracy": charts.accuracy_chart(grid),
         "cost": charts.cost_chart(grid),
+        "corruptions": charts.corruption_heat_map(*some_corruptions(names)),
     }
 
 
 CHARTS = list(every_chart())
+ON_COLOURS = ("confusion", "corruptions")
 
 
 def texts(chart):
@@ -200,9 +216,9 @@ def test_a_specification_is_at_home_on_any_page(name):
     assert content["config"]["background"] is None and "font" not in content["config"]
     assert content["config"]["text"] == {"color": "currentColor"}
     assert len(content["description"]) > 30
-    # A colour of text is the page's, except on the known colours of confusion matrices.
+    # A colour of text is the page's, except on the known colours of cells.
     for unit in units(content):
-        if unit["mark"]["type"] == "text" and name != "confusion":
+        if unit["mark"]["type"] == "text" and name not in ON_COLOURS:
             assert "color" not in unit["mark"] and "color" not in unit["encoding"]
     assert (content.get("width") == "container") == (name in ("trials", "balance", "accuracy"))
 
@@ -249,7 +265,7 @@ def contrast(colour, ground):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("name", [name for name in CHARTS if name != "confusion"])
+@pytest.mark.parametrize("name", [name for name in CHARTS if name not in ON_COLOURS])
 @pytest.mark.parametrize("ground", ["#ffffff", "#14181c"])
 def test_colours_stand_out_on_white_and_on_dark(name, ground):
     text = json.dumps(charts.spec(every_chart(HOSTILE)[name]))
@@ -464,3 +480,17 @@ def test_what_is_not_on_the_front_is_beaten_by_something_on_it(rows):
     for b in known:
         assert front[b] == (not any(beats(a, b) for a in known))
         assert front[b] or any(beats(a, b) for a in np.flatnonzero(front))
+
+
+# Corruptions
+
+
+def test_a_heat_map_shows_accuracies_beside_those_of_clean_images():
+    chart = charts.corruption_heat_map(*some_corruptions())
+    cells = rows_of(chart, "accuracy").set_index(["run", "corruption"])
+    assert cells.loc[("ig", "none"), "accuracy"] == 90
+    assert cells.loc[("platelet", "bubble"), ["accuracy", "fall"]].tolist() == [85, 5]
+    drawn = texts(chart)
+    assert drawn.count("90.0") == 2 and drawn.count("86.0") == 2 and drawn.count("85.0") == 2
+    assert drawn.index("none") < drawn.index("jpeg_compression") < drawn.index("bubble")
+    assert "the largest fall: platelet by" in charts.spec(chart)["description"]

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from made_study import ENVIRONMENT, make_study
 
+from hemagrid.data.corruptions import corrupt
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
 from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.io import open_images, read_json, write_json, write_table, write_text
@@ -617,10 +618,11 @@ def test_a_study_without_a_trained_run_still_has_a_page(small, runs):
 def test_parts_without_a_file_are_left_out(small):
     made = small({"vgg16_cfg1": 0.8})
     optional = ("study", "checksums", "contact_sheet", "explanation", "images_test", "copies")
+    optional += ("corruptions", "corruption_summary")
     for name in optional:
         del made.inputs[name]
     page = made.write()
-    assert page.by_id("explanation") is None
+    assert page.by_id("explanation") is None and page.by_id("corruptions") is None
     assert not page.all("h3[.='The last command']") and "SHA-256" not in page.html
     assert list(page.live["cells"]["vgg16_cfg1"]) == [TEST_AUGMENTED]
 
@@ -869,6 +871,35 @@ def test_a_run_without_mistakes_says_so(small):
     page = small({"vgg16_cfg1": 1.0}).write()
     assert "It makes no mistake on the test images." in text(page.by_id("run-vgg16_cfg1"))
     assert "There is no other run to compare it with." in text(page.by_id("answer"))
+
+
+def test_what_corruptions_cost_is_said_and_shown(study):
+    section = study.page.by_id("corruptions")
+    summary = pd.read_csv(study.inputs["corruption_summary"]).set_index("run")
+    table = pd.read_csv(study.inputs["corruptions"])
+    assert list(summary.index) == TRAINED and len(table) == 4 * len(TRAINED)
+    most = summary.loc[summary["mean_fall_points"].idxmax()]
+    largest = table.loc[table["fall_points"].idxmax()]
+    said = text(section)
+    assert "Over 2 kinds of corruptions at severities 1, 5 of 5" in said
+    assert f"{most.name} falls most, by {most['mean_fall_points']:.1f} points" in said
+    assert f"that of {largest['run']} by saturate at severity 5: " in said
+    assert "a run regularized_cnn, which this study lacks" in said
+    assert f"Every kind and severity {len(table)} rows" in said
+    assert "are simulated" in text(study.page.by_id("claims"))
+    figures = section.findall(".//figure[@class='narrow']")
+    assert [text(figure) for figure in figures[:3]] == ["as it is", "severity 1", "severity 2"]
+    assert len(figures) == 1 + 2 * 5
+    image = open_images(study.inputs["images_test"])[:1]
+    worst = picture(corrupt(image, [0], "saturate", 5, 42)[0])
+    assert figures[-1].find("img").get("src") == worst
+
+
+def test_corruption_errors_are_in_shares_of_the_regularized_cnn(small):
+    section = small({"regularized_cnn": 0.6, "vgg16_cfg1": 0.9}).write().by_id("corruptions")
+    assert "below 100 %, a run errs less than it" in text(section)
+    rows = rows_of(section.find(".//table"))
+    assert text(rows["regularized_cnn"]["mean corruption error, %"]).startswith("100.0 (100.0-")
 
 
 def test_where_the_network_looked_stands_beside_the_picture(study):
