@@ -118,7 +118,7 @@ def report(runs, folder):
         {
             **{
                 name: out / f"{name}.csv"
-                for name in ("grid", "best_heads", "heads", "abstention")
+                for name in ("grid", "best_heads", "heads", "abstention", "policies")
             },
             "headline": out / "headline.txt",
         },

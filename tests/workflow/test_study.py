@@ -197,6 +197,9 @@ def test_metrics_keep_their_contract(study, run):
         assert scores["auc"] is None or 0 <= scores["auc"] <= 1
         assert 0 <= scores["calibration_error"] <= 1
         assert 0 <= scores["abstention"]["coverage"] <= 1
+        if subset in ("val", "test_augmented"):
+            parts = {name: of["n"] for name, of in scores["policies"].items()}
+            assert parts["all"] == sum(parts.values()) - parts["all"] == scores["n"]
         per_class = scores["per_class"]
         assert list(per_class) == CLASSES
         assert sum(of["support"] for of in per_class.values()) == scores["n"]
@@ -469,6 +472,7 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/tables/heads.csv",
         "results/tables/best_heads.csv",
         "results/tables/abstention.csv",
+        "results/tables/policies.csv",
         "results/tables/winner.csv",
         "results/tables/corruptions.csv",
         "results/tables/corruption_summary.csv",
