@@ -87,3 +87,14 @@ def test_other_images_than_those_of_the_reference_are_refused():
     fewer = (groups, clean, {("bubble", 1): corrupted["bubble", 1]})
     with pytest.raises(InputError, match="not predict the same corrupted images.*4 corr"):
         summary_table({REFERENCE: ANSWERS[REFERENCE], "better": fewer}, **SETTINGS)
+
+
+def test_means_that_no_image_changes_have_intervals_all_the_same():
+    same = answer(360, bubble=(360, 360), saturate=(360, 360))
+    right = answer(N, bubble=(N, N), saturate=(N, N))
+    table = summary_table({"same": same, "right": right}, **SETTINGS).set_index("run")
+    assert (table["mean_fall_points"] == 0).all()
+    assert (table["mean_fall_points_low"] < 0).all()
+    assert (table["mean_fall_points_high"] > 0).all()
+    assert table.loc["right", "mean_accuracy_pct"] == 100
+    assert 97 < table.loc["right", "mean_accuracy_pct_low"] < 99
