@@ -38,6 +38,15 @@ FINETUNE_TOP = "finetune_top"
 FINETUNE_ALL = "finetune_all"
 PHASES = (FEATURE_EXTRACTION, FINETUNE_TOP, FINETUNE_ALL)
 
+CNN = "cnn"
+TRANSFER = "transfer"
+TRAINED = (CNN, TRANSFER)
+"""Kinds of runs that are trained."""
+ENSEMBLE = "ensemble"
+VIEWS = "views"
+WITH_VIEWS = "{run}+views"
+"""The name of what a run predicts on eight views of each image, as a row of its own."""
+
 TUNED = "tuned"
 TUNED_ADAMW = "tuned_adamw"
 TUNED_HEADS = (TUNED, TUNED_ADAMW)

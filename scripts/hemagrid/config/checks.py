@@ -10,10 +10,13 @@ from pathlib import Path
 from hemagrid import names
 from hemagrid.config.grid import (
     STARTS,
+    combinations,
     grid,
     known_runs,
+    replicates,
     starting_files,
     tunable_backbones,
+    tuned_runs,
     tunes,
     without,
 )
@@ -474,8 +477,47 @@ def check_space(config):
         )
 
 
-def _check_codabench(config, schema):
+def _check_combinations(config, schema):
     known = known_runs(config)
+    for name, ensemble in config["ensembles"].items():
+        key = f"ensembles.{name}"
+        if name in known or name in RESERVED:
+            of = "a run" if name in known else "a folder of results/"
+            yield f"{key}: found the name of {of}, expected another"
+        members, best = ensemble["members"], ensemble["best"]
+        if (members is None) == (best is None):
+            found = "neither members nor best" if best is None else "members and best"
+            yield (
+                f"{key}: found {found}, expected one of them: members, a list of runs, or "
+                "best, how many"
+            )
+        if best is not None and best > (count := _number_of_runs(config)):
+            yield f"{key}.best: found {best}, expected at most {count}, the runs of this study"
+        yield from _unknown_runs(f"{key}.members", members or (), known)
+    yield from _unknown_runs("views", config["views"], known)
+
+
+def _number_of_runs(config):
+    """Count the runs that are trained, tuned ones and replicates included."""
+    tuning = config["tuning"]
+    finalists = tuning["backbones"]
+    if finalists is None:
+        finalists = config["grid"]["backbones"][: tuning["finalists"]]
+    first = grid(config) | tuned_runs(config, finalists)
+    return sum(len(replicates(config, run)) for run in first.values())
+
+
+def _unknown_runs(key, runs, known):
+    for name in runs:
+        if name not in known:
+            yield (
+                f"{key}: found {as_written(name)}, expected a run of this study"
+                f"{did_you_mean(name, known)}"
+            )
+
+
+def _check_codabench(config, schema):
+    known = known_runs(config) | combinations(config)
     hidden, test_sets = config["codabench"]["hidden_set"], config["test_sets"]
     if hidden and hidden not in test_sets:
         yield (
@@ -484,12 +526,7 @@ def _check_codabench(config, schema):
             "test_sets: {NAME: {source: npz, path: FILE.npz}}"
         )
     for key in ("runs", "scores"):
-        for name in config["codabench"][key]:
-            if name not in known:
-                yield (
-                    f"codabench.{key}: found {as_written(name)}, expected a run of this study"
-                    f"{did_you_mean(name, known)}"
-                )
+        yield from _unknown_runs(f"codabench.{key}", config["codabench"][key], known)
 
 
 def _check_corruptions(config, schema):
@@ -502,6 +539,7 @@ def _check_corruptions(config, schema):
             )
 
 
+COMBINED = {"ensembles", "views"}
 # Each check with the sections it reads: it runs unless one of them is malformed.
 CROSS_CHECKS = (
     ({"dataset", "backbones", "test_sets"}, _check_paths),
@@ -515,6 +553,10 @@ CROSS_CHECKS = (
     ({"cnns", "backbones", "heads", "grid"}, _check_grid),
     ({"backbones", "grid", "tuning", "replicates"}, _check_replicates),
     ({"backbones", "test_sets", "tuning"}, _check_tuning),
-    ({"test_sets", "backbones", "grid", "tuning", "replicates", "codabench"}, _check_codabench),
     ({"corruptions"}, _check_corruptions),
+    ({"backbones", "grid", "tuning", "replicates", *COMBINED}, _check_combinations),
+    (
+        {"test_sets", "backbones", "grid", "tuning", "replicates", "codabench", *COMBINED},
+        _check_codabench,
+    ),
 )

@@ -110,6 +110,20 @@ def replicates(config, run):
     return [run, *later]
 
 
+def combinations(config):
+    """Return the rows that are made of runs without training, {name: Run}.
+
+    They are the ensembles, then the runs with views. Each has neither backbone nor head, so
+    that none competes as one.
+    """
+    rows = [Run(name, names.ENSEMBLE, None, None) for name in config["ensembles"]]
+    rows += [
+        Run(names.WITH_VIEWS.format(run=run), names.VIEWS, None, None)
+        for run in config["views"]
+    ]
+    return {row.name: row for row in rows}
+
+
 def split_seed(config):
     """Return the seed of what all runs share: splits, copies, random weights, resamples."""
     return config["seed"] if config["split_seed"] is None else config["split_seed"]

@@ -163,6 +163,40 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
             "did you mean convnext_cfg3?",
         ),
         (
+            {"ensembles": {"vgg16_cfg1": {"best": 2}}},
+            "ensembles.vgg16_cfg1: found the name of a run, expected another",
+        ),
+        (
+            {"ensembles": {"tables": {"best": 2}}},
+            "ensembles.tables: found the name of a folder of results/, expected another",
+        ),
+        (
+            {"ensembles": {"both": {"best": 2, "members": ["vgg16_cfg1", "vgg16_tuned"]}}},
+            "ensembles.both: found members and best, expected one of them",
+        ),
+        (
+            {"ensembles": {"none": {}}},
+            "ensembles.none: found neither members nor best, expected",
+        ),
+        (
+            {"ensembles": {"one": {"members": ["vgg16_cfg1"]}}},
+            "ensembles.one.members: found ['vgg16_cfg1'], expected a list of two or more runs",
+        ),
+        (
+            # 14 of the grid, two finalists and the search with weight decay
+            {"ensembles": {"all": {"best": 18}}},
+            "ensembles.all.best: found 18, expected at most 17, the runs of this study",
+        ),
+        (
+            {"ensembles": {"two": {"members": ["vgg16_cfg1", "vgg16_cfg1_s2"]}}},
+            "ensembles.two.members: found the text 'vgg16_cfg1_s2', expected a run of this "
+            "study; did you mean vgg16_cfg",
+        ),
+        (
+            {"views": ["vgg16+views"]},
+            "views: found the text 'vgg16+views', expected a run of this study",
+        ),
+        (
             {"codabench": {"scores": {"convnext": 92}}},
             "codabench.scores: found the text 'convnext', expected a run of this study",
         ),

@@ -8,6 +8,7 @@ import pytest
 from hemagrid.config.grid import (
     Run,
     corruptions,
+    combinations,
     evaluated_subsets,
     grid,
     known_runs,
@@ -195,6 +196,20 @@ def test_replicates_differ_in_the_training_seed_alone():
         *("vgg16_tuned", "vgg16_tuned_s2", "vgg16_tuned_s3")
     ]
     assert split_seed(config) == 42 and train_seed(DEFAULTS) == split_seed(DEFAULTS) == 42
+
+
+def test_ensembles_and_views_are_rows_without_backbone_and_head():
+    ensembles = {"pair": {"members": ["vgg16_tuned", "baseline_cnn_s2"]}, "top": {"best": 3}}
+    config = {"replicates": 2, "ensembles": ensembles, "views": ["vgg16_cfg1_s2"]}
+    config["codabench"] = {"runs": ["top", "vgg16_cfg1_s2+views"]}
+    rows = combinations(validated(CONFIG | config, SCHEMA))
+    assert {name: row.kind for name, row in rows.items()} == {
+        "pair": "ensemble",
+        "top": "ensemble",
+        "vgg16_cfg1_s2+views": "views",
+    }
+    assert all(row.backbone is row.head is None for row in rows.values())
+    assert not rows.keys() & known_runs(validated(CONFIG | config, SCHEMA)).keys()
 
 
 def test_cnns_may_have_other_replicates_than_transfer_runs():
