@@ -17,7 +17,9 @@ with job(snakemake.log[0]):
     made_of, out = snakemake.input, snakemake.output
     confusion = confusion_matrices(read_table(made_of.confusion))
     save(confusion, out.confusion, out.confusion_pdf)
-    save(learning_curves(read_sparse(made_of.history, "phase")), out.curves, out.curves_pdf)
+    if "history" in made_of.keys():
+        curves = learning_curves(read_sparse(made_of.history, "phase"))
+        save(curves, out.curves, out.curves_pdf)
     metrics = read_json(made_of.metrics)
     calibration = reliability(calibration_of(metrics), scaled_calibration_of(metrics))
     save(calibration, out.reliability, out.reliability_pdf)

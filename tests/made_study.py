@@ -11,7 +11,15 @@ from hemagrid import io
 from hemagrid.data.synthetic import draw_cell
 from hemagrid.evaluation.metrics import evaluate_run
 from hemagrid.evaluation.predictions import read_predictions, write_corrupted
-from hemagrid.names import CONTROLS, PHASES, TUNED_HEADS
+from hemagrid.names import (
+    CONTROLS,
+    ENSEMBLE,
+    PHASES,
+    TRAINED,
+    TUNED_HEADS,
+    VIEWS,
+    WITH_VIEWS,
+)
 from hemagrid.reporting import reference, tables
 from hemagrid.reporting.provenance import write_checksums, write_config, write_study
 from hemagrid.reporting.resources import write_usage
@@ -62,7 +70,8 @@ def make_study(
         folder: Where `results/` goes.
         runs: {run: skill}, the share of answers that are right beyond guessing, or None for a
             run that is missing. `majority_class` and `random_labels` are controls,
-            `{backbone}_{head}` are transfer runs, others are CNNs.
+            `ensemble` and `{run}+views` are made of runs, `{backbone}_{head}` are transfer
+            runs, others are CNNs.
         classes: Names of the classes.
         per_class: Number of test images per class, each with `copies` in the augmented test
             set. Classes that are `absent` have none.
@@ -96,13 +105,14 @@ def make_study(
     def of_runs(name, which):
         return [folder / "results" / run / name for run in which]
 
-    trained = [run for run in made if _kind(run, config)[0] != "control"]
+    answering = [run for run in made if run not in CONTROLS]
+    trained = [run for run in answering if _kind(run, config)[0] in TRAINED]
     inputs |= {
         "metrics": of_runs("metrics.json", runs),
         "predictions": [
-            path for s in subsets for path in of_runs(f"predictions/{s}.npz", trained)
+            path for s in subsets for path in of_runs(f"predictions/{s}.npz", answering)
         ],
-        "confusion": of_runs("confusion_matrix.csv", trained),
+        "confusion": of_runs("confusion_matrix.csv", answering),
         "history": of_runs("history.csv", trained),
     }
     comparison = {"select_by": select_by, "bootstrap": bootstrap, "seed": seed}
@@ -156,6 +166,8 @@ def _kind(run, config):
     """Return kind, backbone and head of a run by its name."""
     if run in CONTROLS:
         return "control", None, None
+    if run == ENSEMBLE or run.endswith(WITH_VIEWS):
+        return ENSEMBLE if run == ENSEMBLE else VIEWS, None, None
     for backbone in config["backbones"]:
         if run.startswith(f"{backbone}_"):
             return "transfer", backbone, run.removeprefix(f"{backbone}_")
@@ -260,7 +272,7 @@ def _write_run(results, run, config, classes, answers, inputs, bootstrap, seed):
     folder = results / run
     predictions = write_answers(folder / "predictions", classes, answers)
     inputs = inputs | {"predictions": predictions}
-    if kind != "control":
+    if kind in TRAINED:
         phases = PHASES if kind == "transfer" else ("training",)
         history = _history(phases)
         io.write_table(folder / "history.csv", history)
@@ -277,6 +289,12 @@ def _write_run(results, run, config, classes, answers, inputs, bootstrap, seed):
             "seconds": sum(seconds),
             "environment": ENVIRONMENT,
         }
+    elif kind != "control":
+        views = 8 if kind == VIEWS else 1
+        members = [run.removesuffix(WITH_VIEWS)] if kind == VIEWS else ["one", "other"]
+        cost = {"members": members, "views": views, "parameters": 100, "seconds": 60.0}
+        cost |= {"images_per_second": 4.0, "peak_memory_mib": 900.0}
+    if kind != "control":
         io.write_json(folder / "cost.json", cost)
         inputs["cost"] = folder / "cost.json"
     evaluate_run(

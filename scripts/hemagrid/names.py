@@ -44,8 +44,8 @@ TRAINED = (CNN, TRANSFER)
 """Kinds of runs that are trained."""
 ENSEMBLE = "ensemble"
 VIEWS = "views"
-WITH_VIEWS = "{run}+views"
-"""The name of what a run predicts on eight views of each image, as a row of its own."""
+WITH_VIEWS = "+views"
+"""What the name of a run ends in that predicts on eight views of each image."""
 
 TUNED = "tuned"
 TUNED_ADAMW = "tuned_adamw"
@@ -94,7 +94,8 @@ METRICS = "results/{run}/metrics.json"
 SUMMARY = "results/{run}/replicates.json"
 CONFUSION = "results/{run}/confusion_matrix.csv"
 RUN_FIGURE = "results/{run}/{figure}.{format}"
-RUN_FIGURES = ("confusion_matrix", "learning_curves", "reliability", "risk_coverage")
+ANSWER_FIGURES = ("confusion_matrix", "reliability", "risk_coverage")
+RUN_FIGURES = (*ANSWER_FIGURES, "learning_curves")
 SUBMISSION = "results/{run}/submission.zip"
 SCORE = "results/{run}/codabench.json"
 CHECKPOINTS = "checkpoints"

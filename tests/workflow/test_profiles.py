@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "profiles"
 NETWORKS = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 NETWORKS = NETWORKS["cnns"] | NETWORKS["backbones"]
-ON_GPU = {"embed", "train", "predict"}
+ON_GPU = {"embed", "train", "predict", "views"}
 RESUMED = {"train", "search"}
 SUBMITTED = ON_GPU | {"augment", "search", "explain"}
 # Named finalists are known before anything has run.

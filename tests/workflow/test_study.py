@@ -25,6 +25,8 @@ from ..conftest import ROOT
 GRID = ["baseline_cnn", "regularized_cnn", "mobilenetv3_cfg1", "mobilenetv3_cfg2"]
 TUNED = ["mobilenetv3_tuned", "mobilenetv3_tuned_adamw"]
 TRAINED = GRID + TUNED
+COMBINED = ["top", "regularized_cnn+views"]
+ANSWERING = TRAINED + COMBINED
 TUNING_TABLES = ["tuned_heads", "tuned_runs", "tuning_gain"]
 SUBSETS = ["val", "test", "test_augmented"]
 CLASSES = [
@@ -103,7 +105,7 @@ def test_every_job_has_a_log_and_a_benchmark(study):
             for path in (study.folder / folder).rglob(f"*{suffix}")
         }
         assert {f"train/{run}" for run in TRAINED} <= names
-        assert {f"evaluate/{run}" for run in [*TRAINED, *CONTROLS]} <= names
+        assert {f"evaluate/{run}" for run in [*ANSWERING, *CONTROLS]} <= names
         assert {"aggregate", "report", "embed/mobilenetv3", "smears"} <= names
 
 
@@ -158,7 +160,7 @@ def test_the_untouched_test_images_are_the_acquired_ones(study):
 # Contracts of the runs.
 
 
-@pytest.mark.parametrize("run", [*TRAINED, *CONTROLS])
+@pytest.mark.parametrize("run", [*ANSWERING, *CONTROLS])
 def test_predictions_are_probabilities_of_every_subset(study, run):
     for subset in SUBSETS:
         table = pd.read_csv(study.results / "dataset" / f"{subset}.csv")
@@ -172,11 +174,12 @@ def test_predictions_are_probabilities_of_every_subset(study, run):
         assert list(predictions["groups"]) == list(table["group"])
 
 
-@pytest.mark.parametrize("run", [*TRAINED, *CONTROLS])
+@pytest.mark.parametrize("run", [*ANSWERING, *CONTROLS])
 def test_metrics_keep_their_contract(study, run):
     metrics = read(of_run(study, run, "metrics.json"))
     backbone, _, head = run.partition("_") if "mobile" in run else (None, None, None)
     kind = "control" if run in CONTROLS else "transfer" if head else "cnn"
+    kind = dict(zip(COMBINED, ("ensemble", "views"), strict=True)).get(run, kind)
     assert metrics["run"] == run
     assert (metrics["kind"], metrics["backbone"], metrics["head"]) == (
         kind,
@@ -232,7 +235,34 @@ def test_a_control_has_no_cost(study):
         assert read(of_run(study, run, "metrics.json"))["cost"] is None
 
 
-@pytest.mark.parametrize("run", [*TRAINED, *CONTROLS])
+def test_an_ensemble_is_the_mean_of_the_best_on_validation_images(study):
+    accuracies, costs = {}, {}
+    for run in TRAINED:
+        metrics = read(of_run(study, run, "metrics.json"))
+        accuracies[run] = metrics["subsets"]["val"]["accuracy"]["value"]
+        costs[run] = metrics["cost"]
+    best = sorted(accuracies, key=accuracies.get, reverse=True)[:2]
+    cost = read(of_run(study, "top", "metrics.json"))["cost"]
+    assert cost["members"] == best
+    assert cost["parameters"] == sum(costs[run]["parameters"] for run in best)
+    for subset in SUBSETS:
+        mean = np.mean([predicted(study, run, subset)["probabilities"] for run in best], axis=0)
+        np.testing.assert_allclose(
+            predicted(study, "top", subset)["probabilities"], mean, rtol=1e-5
+        )
+
+
+def test_views_cost_eight_passes_and_no_training(study):
+    one, eight = (
+        read(of_run(study, run, "cost.json"))
+        for run in ("regularized_cnn", "regularized_cnn+views")
+    )
+    assert eight["parameters"] == one["parameters"]
+    assert eight["images_per_second"] == pytest.approx(one["images_per_second"] / 8)
+    assert not (study.results / "regularized_cnn+views" / "model.keras").exists()
+
+
+@pytest.mark.parametrize("run", [*ANSWERING, *CONTROLS])
 def test_the_confusion_matrix_adds_up(study, run):
     table = pd.read_csv(of_run(study, run, "confusion_matrix.csv"))
     metrics = read(of_run(study, run, "metrics.json"))
@@ -308,11 +338,13 @@ def test_a_package_alone_is_as_good_as_its_run(study):
         assert sorted(packed.namelist()) == ["model.keras", "model.py"]
     grid = pd.read_csv(study.results / "tables" / "grid.csv", index_col="run")
     local = grid.loc[grid["local_score_pct"].notna(), ["local_score_pct", "local_score_set"]]
+    packaged = ("regularized_cnn", "top")
     assert local.to_dict("index") == {
-        "regularized_cnn": {
-            "local_score_pct": pytest.approx(100 * test["accuracy"]["value"]),
+        run: {
+            "local_score_pct": pytest.approx(grid.loc[run, "test_accuracy_pct"]),
             "local_score_set": "test",
         }
+        for run in packaged
     }
     assert grid["codabench_pct"].dropna().to_dict() == {"mobilenetv3_cfg1": 12.5}
 
@@ -321,7 +353,8 @@ def test_new_pictures_are_told_as_the_study_saw_them(study, tmp_path, environmen
     for number, image in enumerate(np.load(study.results / "dataset" / "test.npy")[:3]):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     (tmp_path / "notes.txt").write_text("no picture")
-    command = ["-m", "hemagrid.cli.main", "predict", "mobilenetv3_tuned", tmp_path, "--csv"]
+    run = "regularized_cnn+views"
+    command = ["-m", "hemagrid.cli.main", "predict", run, tmp_path, "--csv"]
     told = subprocess.run(
         [sys.executable, *command],
         cwd=study.folder,
@@ -332,7 +365,7 @@ def test_new_pictures_are_told_as_the_study_saw_them(study, tmp_path, environmen
     )
     table = pd.read_csv(StringIO(told.stdout))
     assert [Path(name).name for name in table["file"]] == ["0.png", "1.png", "2.png"]
-    expected = predicted(study, "mobilenetv3_tuned", "test")["probabilities"][:3]
+    expected = predicted(study, run, "test")["probabilities"][:3]
     np.testing.assert_allclose(table[CLASSES], expected, atol=1e-4)
     assert list(table["class"]) == [CLASSES[label] for label in expected.argmax(axis=1)]
     assert "notes.txt" in told.stderr and told.returncode == 1
@@ -344,14 +377,14 @@ def test_new_pictures_are_told_as_the_study_saw_them(study, tmp_path, environmen
 def test_the_tables_hold_every_run(study):
     tables = study.results / "tables"
     grid = pd.read_csv(tables / "grid.csv", index_col="run")
-    assert list(grid.index) == [*TRAINED, *CONTROLS]
+    assert list(grid.index) == [*ANSWERING, *CONTROLS]
     for run in grid.index:
         subsets = read(of_run(study, run, "metrics.json"))["subsets"]
         for subset in SUBSETS:
             assert grid.loc[run, f"{subset}_accuracy_pct"] == pytest.approx(
                 100 * subsets[subset]["accuracy"]["value"]
             )
-    for run in TRAINED:
+    for run in ANSWERING:
         assert run in (tables / "grid.md").read_text()
         assert run.replace("_", r"\_") in (tables / "grid.tex").read_text()
         assert run in (tables / "headline.txt").read_text()
@@ -373,7 +406,7 @@ def test_all_runs_but_the_winner_are_held_against_it(study):
     assert set(table["compared_with"]) == {winner}
     for subset in ("test", "test_augmented"):
         rows = table[table["subset"] == subset].set_index("run")
-        assert list(rows.index) == [run for run in TRAINED if run != winner]
+        assert list(rows.index) == [run for run in ANSWERING if run != winner]
         accuracy = grid[f"{subset}_accuracy_pct"]
         difference = accuracy[winner] - accuracy[rows.index]
         np.testing.assert_allclose(rows["difference_points"], difference)
@@ -489,10 +522,10 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
         "results/figures/explanation.png",
         "results/figures/contact_sheet_train.png",
         "results/figures/contact_sheet_test_augmented.png",
-        *(f"results/{run}/confusion_matrix.svg" for run in TRAINED),
+        *(f"results/{run}/confusion_matrix.svg" for run in ANSWERING),
         *(f"results/{run}/learning_curves.svg" for run in TRAINED),
-        *(f"results/{run}/reliability.svg" for run in TRAINED),
-        *(f"results/{run}/risk_coverage.svg" for run in TRAINED),
+        *(f"results/{run}/reliability.svg" for run in ANSWERING),
+        *(f"results/{run}/risk_coverage.svg" for run in ANSWERING),
         *(f"results/tuning/{run}_trials.svg" for run in TUNED),
         *(f"results/tables/{table}.csv" for table in TUNING_TABLES),
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ REPLICATES = {
     if not run.repeats
 }
 REPEATED = [run for run, replicates in REPLICATES.items() if len(replicates) > 1]
+COMBINED = grid.combinations(config)
 EVALUATED = grid.evaluated_subsets(config)
 # Rules after training run again when this changes; those before it have a `revision`.
 CODE = code()
@@ -56,8 +58,13 @@ PAIRING = {
 PUBLISHED = reference.settings(config)
 
 
+def either(names):
+    """Return the pattern of any of these names, which may hold a plus sign."""
+    return "|".join(map(re.escape, names))
+
+
 wildcard_constraints:
-    run="|".join([*KNOWN, *names.CONTROLS]),
+    run=either([*KNOWN, *COMBINED, *names.CONTROLS]),
     backbone="|".join(config["backbones"]),
     subset="|".join(names.AUGMENTED),
 
@@ -75,11 +82,10 @@ def of_network(key):
     """Return a resource function: `key` of the job's network in the config, times the attempt."""
 
     def scaled(wildcards, attempt):
-        backbone = wildcards.get("backbone") or KNOWN[wildcards.run].backbone
-        network = (
-            config["backbones"].get(backbone)
-            or config["cnns"][KNOWN[wildcards.run].base]
-        )
+        if backbone := wildcards.get("backbone"):
+            return config["backbones"][backbone][key] * attempt
+        run = KNOWN[wildcards.run.removesuffix(names.WITH_VIEWS)]
+        network = config["backbones"].get(run.backbone) or config["cnns"][run.base]
         return network[key] * attempt
 
     return scaled
@@ -116,14 +122,24 @@ def trained_runs(wildcards):
     return [*RUNS, *tuned_runs(wildcards)]
 
 
+def predicting_runs(wildcards):
+    """Name the runs with a network, then the rows that are made of them."""
+    return [*trained_runs(wildcards), *COMBINED]
+
+
 def evaluated_runs(wildcards):
-    """Name all runs: those with a network, then the controls."""
-    return [*trained_runs(wildcards), *names.CONTROLS]
+    """Name all rows: runs with a network, what is made of them, then the controls."""
+    return [*predicting_runs(wildcards), *names.CONTROLS]
 
 
 def trained_replicates(wildcards):
     """Name all networks that are trained: each run of `trained_runs` with its replicates."""
     return [name for run in trained_runs(wildcards) for name in REPLICATES[run]]
+
+
+def predicting_replicates(wildcards):
+    """Name the networks of `trained_replicates`, then the rows that are made of them."""
+    return [*trained_replicates(wildcards), *COMBINED]
 
 
 def tuned_replicates(wildcards):

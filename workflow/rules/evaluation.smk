@@ -15,8 +15,37 @@ DESCRIPTIONS = {
     }
     for run in [
         *KNOWN.values(),
+        *COMBINED.values(),
         *(grid.Run(control, "control", None, None) for control in names.CONTROLS),
     ]
+}
+
+# The figures of what a run answers, of whatever kind it is.
+ANSWER_FIGURES = {
+    "confusion": report(
+        fill(names.RUN_FIGURE, figure="confusion_matrix", format="svg"),
+        caption="../report/confusion_matrix.rst",
+        category="Runs",
+        subcategory="{run}",
+        labels={"figure": "confusion matrix", "run": "{run}"},
+    ),
+    "confusion_pdf": fill(names.RUN_FIGURE, figure="confusion_matrix", format="pdf"),
+    "reliability": report(
+        fill(names.RUN_FIGURE, figure="reliability", format="svg"),
+        caption="../report/reliability.rst",
+        category="Runs",
+        subcategory="{run}",
+        labels={"figure": "reliability diagram", "run": "{run}"},
+    ),
+    "reliability_pdf": fill(names.RUN_FIGURE, figure="reliability", format="pdf"),
+    "abstention": report(
+        fill(names.RUN_FIGURE, figure="risk_coverage", format="svg"),
+        caption="../report/risk_coverage.rst",
+        category="Runs",
+        subcategory="{run}",
+        labels={"figure": "risk-coverage curve", "run": "{run}"},
+    ),
+    "abstention_pdf": fill(names.RUN_FIGURE, figure="risk_coverage", format="pdf"),
 }
 
 
@@ -34,6 +63,7 @@ localrules:
     evaluate,
     summarize,
     plot_run,
+    plot_combined,
 
 
 rule evaluate:
@@ -41,7 +71,8 @@ rule evaluate:
     input:
         unpack(
             branch(
-                lookup("{run}", within=KNOWN, default=False), then={"cost": names.COST}
+                lookup("{run}", within=KNOWN | COMBINED, default=False),
+                then={"cost": names.COST},
             )
         ),
         predictions=list(PREDICTED.values()),
@@ -104,14 +135,7 @@ rule plot_run:
         confusion=names.CONFUSION,
         history=names.HISTORY,
     output:
-        confusion=report(
-            fill(names.RUN_FIGURE, figure="confusion_matrix", format="svg"),
-            caption="../report/confusion_matrix.rst",
-            category="Runs",
-            subcategory="{run}",
-            labels={"figure": "confusion matrix", "run": "{run}"},
-        ),
-        confusion_pdf=fill(names.RUN_FIGURE, figure="confusion_matrix", format="pdf"),
+        **ANSWER_FIGURES,
         curves=report(
             fill(names.RUN_FIGURE, figure="learning_curves", format="svg"),
             caption="../report/learning_curves.rst",
@@ -120,26 +144,37 @@ rule plot_run:
             labels={"figure": "learning curves", "run": "{run}"},
         ),
         curves_pdf=fill(names.RUN_FIGURE, figure="learning_curves", format="pdf"),
-        reliability=report(
-            fill(names.RUN_FIGURE, figure="reliability", format="svg"),
-            caption="../report/reliability.rst",
-            category="Runs",
-            subcategory="{run}",
-            labels={"figure": "reliability diagram", "run": "{run}"},
-        ),
-        reliability_pdf=fill(names.RUN_FIGURE, figure="reliability", format="pdf"),
-        abstention=report(
-            fill(names.RUN_FIGURE, figure="risk_coverage", format="svg"),
-            caption="../report/risk_coverage.rst",
-            category="Runs",
-            subcategory="{run}",
-            labels={"figure": "risk-coverage curve", "run": "{run}"},
-        ),
-        abstention_pdf=fill(names.RUN_FIGURE, figure="risk_coverage", format="pdf"),
     log:
         "logs/plot_run/{run}.log",
     benchmark:
         "benchmarks/plot_run/{run}.tsv"
+    wildcard_constraints:
+        run=either(KNOWN),
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        **LIGHT,
+    params:
+        code=CODE,
+    message:
+        "Drawing the figures of {wildcards.run}"
+    script:
+        "../../scripts/plot_run.py"
+
+
+rule plot_combined:
+    # What is made of runs has no learning curves.
+    input:
+        metrics=names.METRICS,
+        confusion=names.CONFUSION,
+    output:
+        **ANSWER_FIGURES,
+    log:
+        "logs/plot_combined/{run}.log",
+    benchmark:
+        "benchmarks/plot_combined/{run}.tsv"
+    wildcard_constraints:
+        run=either(COMBINED),
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -1,12 +1,14 @@
-"""What every run says of every test set.
+"""What every run says of every test set, and rows that are made of runs.
 
 Needs: results/{run}/model.keras and the test sets. Makes: results/{run}/predictions/, a file
-per test set, and results/{run}/corrupted/ for worse copies of the test images.
+per test set, and results/{run}/corrupted/ for worse copies of the test images; for ensembles and
+runs with views also cost.json.
 """
 
 PREDICTED = {
     test_set: fill(names.PREDICTIONS, test_set=test_set) for test_set in EVALUATED
 }
+NAMED_PREDICTIONS = {f"predictions_{name}": path for name, path in PREDICTED.items()}
 # Worse copies of the test images are made when they are predicted; nothing without any.
 CORRUPTED, CORRUPTIONS = {}, {}
 if grid.corruptions(config):
@@ -16,9 +18,20 @@ if grid.corruptions(config):
         "seed": config["seed"],
         "revision": revision("corrupt"),
     }
+# The run that looks at eight views.
+VIEWED = {f"{run}{names.WITH_VIEWS}": run for run in config["views"]}
+
+
+def made_of(wildcards):
+    """Name the runs that answer for a row; all of them until the best are known."""
+    if wildcards.run not in config["ensembles"]:
+        return [VIEWED.get(wildcards.run, wildcards.run)]
+    members = config["ensembles"][wildcards.run]["members"]
+    return members or trained_replicates(wildcards)
 
 
 localrules:
+    ensemble,
     control,
 
 
@@ -50,6 +63,64 @@ rule predict:
         "Predicting the test sets by {wildcards.run}"
     script:
         "../../scripts/predict.py"
+
+
+rule views:
+    input:
+        **per_subset(names.SUBSET_IMAGES, EVALUATED, "images_{subset}"),
+        **per_subset(names.SUBSET_TABLE, [names.TRAIN, *EVALUATED], "table_{subset}"),
+        model=collect(names.MODEL, run=lookup("{run}", within=VIEWED)),
+        cost=collect(names.COST, run=lookup("{run}", within=VIEWED)),
+    output:
+        **{name: update(path) for name, path in NAMED_PREDICTIONS.items()},
+        cost=names.COST,
+    log:
+        "logs/views/{run}.log",
+    benchmark:
+        "benchmarks/views/{run}.tsv"
+    wildcard_constraints:
+        run=either(VIEWED),
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=of_network("mem_mb"),
+        runtime=of_network("runtime"),
+    params:
+        precision=config["training"]["precision"],
+        revision=revision("predict"),
+    message:
+        "Predicting eight views of the test sets: {wildcards.run}"
+    script:
+        "../../scripts/views.py"
+
+
+rule ensemble:
+    # Of all runs, the job finds out which are the best.
+    input:
+        metrics=collect(names.METRICS, run=made_of),
+        costs=collect(names.COST, run=made_of),
+        predictions=collect(list(PREDICTED.values()), run=made_of),
+    output:
+        predictions=list(PREDICTED.values()),
+        cost=names.COST,
+    log:
+        "logs/ensemble/{run}.log",
+    benchmark:
+        "benchmarks/ensemble/{run}.tsv"
+    wildcard_constraints:
+        run=either(config["ensembles"]),
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(10),
+    params:
+        settings=lookup("ensembles/{run}", within=config),
+        code=CODE,
+    message:
+        "Averaging what runs predicted: {wildcards.run}"
+    script:
+        "../../scripts/ensemble.py"
 
 
 rule control:

@@ -57,6 +57,9 @@ FINAL = {
     "grid": expand(
         names.RUN_FIGURE, run=TRAINED, figure=names.RUN_FIGURES, format=FORMATS
     ),
+    "combined": expand(
+        names.RUN_FIGURE, run=COMBINED, figure=names.ANSWER_FIGURES, format=FORMATS
+    ),
     "controls": expand(names.METRICS, run=names.CONTROLS),
 }
 # And for each of the tuned runs and their replicates.
@@ -178,7 +181,7 @@ rule list_replicates:
 rule compare_with_winner:
     input:
         metrics=all_metrics,
-        predictions=collect(list(PREDICTED.values()), run=trained_replicates),
+        predictions=collect(list(PREDICTED.values()), run=predicting_replicates),
     output:
         **in_text(winner="winner"),
         winner=report(
@@ -353,8 +356,8 @@ rule report:
         **WORSE,
         **per_subset(names.SUBSET_IMAGES, EVALUATED[1:], "images_{subset}"),
         metrics=all_metrics,
-        predictions=collect(list(PREDICTED.values()), run=trained_runs),
-        confusion=collect(names.CONFUSION, run=trained_runs),
+        predictions=collect(list(PREDICTED.values()), run=predicting_runs),
+        confusion=collect(names.CONFUSION, run=predicting_runs),
         history=collect(names.HISTORY, run=trained_runs),
         codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
         heads=fill(names.TABLE, table="heads", format="csv"),

@@ -1,6 +1,6 @@
 """A package for the Codabench leaderboard, scored here before it is uploaded.
 
-Needs: results/{run}/model.keras. Makes: results/{run}/submission.zip and codabench.json.
+Needs: results/{run}/model.keras, of an ensemble those of its members. Makes: results/{run}/submission.zip and codabench.json.
 """
 
 # Packages are scored on the test set that the user names, or on images nothing learned from.
@@ -15,7 +15,13 @@ localrules:
 
 rule package_submission:
     input:
-        model=names.MODEL,
+        unpack(
+            branch(
+                lookup("{run}", within=COMBINED, default=False),
+                then={"cost": names.COST},
+            )
+        ),
+        models=collect(names.MODEL, run=made_of),
     output:
         submission=names.SUBMISSION,
     log:
@@ -23,7 +29,7 @@ rule package_submission:
     benchmark:
         "benchmarks/package_submission/{run}.tsv"
     wildcard_constraints:
-        run="|".join(KNOWN),
+        run=either([*KNOWN, *COMBINED]),
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -50,7 +56,7 @@ rule score_submission:
     benchmark:
         "benchmarks/score_submission/{run}.tsv"
     wildcard_constraints:
-        run="|".join(KNOWN),
+        run=either([*KNOWN, *COMBINED]),
     conda:
         "../../envs/cpu.yaml"
     threads: 2

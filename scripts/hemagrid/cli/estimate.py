@@ -220,6 +220,9 @@ class Estimate:
         if job.rule == "predict":
             run = known_runs(self.config)[job.wildcards["run"]]
             return self._predict(device, run)
+        if job.rule == "views":
+            run = known_runs(self.config)[job.wildcards["run"].removesuffix(names.WITH_VIEWS)]
+            return self._predict(device, run, views=8)
         return None
 
     def parameters(self, run):
@@ -266,11 +269,12 @@ class Estimate:
             passes += [(part, epochs * self.subsets[names.VAL]) for part in _FORWARD[phase]]
         return self._sum(device, self._network(run.backbone), passes)
 
-    def _predict(self, device, run):
+    def _predict(self, device, run, views=1):
+        images = views * self.evaluated
         if run.kind == "cnn":
             settings = self.config["cnns"][run.base]
-            return self._sum(device, CNN, [("forward", self.evaluated)], settings)
-        passes = [("trunk", self.evaluated), ("top", self.evaluated)]
+            return self._sum(device, CNN, [("forward", images)], settings)
+        passes = [("trunk", images), ("top", images)]
         return self._sum(device, self._network(run.backbone), passes)
 
     def _largest_head(self):

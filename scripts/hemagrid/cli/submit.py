@@ -2,7 +2,7 @@
 
 from hemagrid import names
 from hemagrid.cli import dag, options
-from hemagrid.config.grid import known_runs
+from hemagrid.config.grid import combinations, known_runs
 from hemagrid.config.messages import did_you_mean
 from hemagrid.errors import InputError
 
@@ -17,7 +17,7 @@ def main(words):
     parser = options.parser("submit", TEXT, ("RUN", "name of the run, such as convnext_cfg1"))
     arguments = options.read(words, parser)
     folder, config, config_name = options.study(arguments)
-    runs = known_runs(config)
+    runs = known_runs(config) | combinations(config)
     named = arguments.targets
     if len(named) != 1 or named[0] not in runs:
         meant = did_you_mean(named[0], runs) if named else ""

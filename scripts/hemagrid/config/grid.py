@@ -118,8 +118,7 @@ def combinations(config):
     """
     rows = [Run(name, names.ENSEMBLE, None, None) for name in config["ensembles"]]
     rows += [
-        Run(names.WITH_VIEWS.format(run=run), names.VIEWS, None, None)
-        for run in config["views"]
+        Run(f"{run}{names.WITH_VIEWS}", names.VIEWS, None, None) for run in config["views"]
     ]
     return {row.name: row for row in rows}
 

@@ -11,6 +11,7 @@ from hemagrid.config.messages import did_you_mean
 from hemagrid.data.corruptions import Corrupted
 from hemagrid.data.pictures import Unusable, printable, read_picture
 from hemagrid.errors import InputError
+from hemagrid.evaluation.ensembles import VIEWS, Combined, cost_of
 from hemagrid.evaluation.predictions import (
     read_corrupted,
     read_predictions,
@@ -23,13 +24,13 @@ from hemagrid.training import backend, checkpoints
 CORRUPTED = "corrupted_test"
 """What the predictions of corrupted test images are called beside those of test sets."""
 
-_MODEL = Path(names.MODEL).name
+_MODEL, _COST = Path(names.MODEL).name, Path(names.COST).name
 _PREDICTIONS = f"{Path(names.PREDICTIONS).parent.name}/{names.VAL}.npz"
 
 logger = logging.getLogger(__name__)
 
 
-def predict_run(run, inputs, out, precision, corruptions=None):
+def predict_run(run, inputs, out, precision, corruptions=None, views=False):
     """Predict the test sets of a study with a trained run.
 
     Predictions that this network made of the same images are left as they are, so another test
@@ -45,12 +46,17 @@ def predict_run(run, inputs, out, precision, corruptions=None):
         precision: The config's `training.precision`.
         corruptions: `sets`, a list of (kind, severity), and the `seed` of what they draw; or
             nothing.
+        views: Whether it looks at eight views of every image.
 
     Raises:
         InputError: if Keras cannot load the model.
     """
     keys = {
-        name: checkpoints.key_of("predict", precision, _predicted_from(inputs, name))
+        name: checkpoints.key_of(
+            "predict",
+            f"{precision}, eight views" if views else precision,
+            _predicted_from(inputs, name),
+        )
         for name in out
         if name != CORRUPTED
     }
@@ -58,7 +64,12 @@ def predict_run(run, inputs, out, precision, corruptions=None):
     if kept := [name for name in keys if name not in stale]:
         logger.info(f"{run}: predicted already: {', '.join(kept)}")
     class_names = io.class_names(io.read_table(inputs[f"table_{names.TRAIN}"]))
-    load = functools.cache(functools.partial(load_network, inputs["model"], precision))
+
+    @functools.cache
+    def load():
+        network = load_network(inputs["model"], precision)
+        return Combined([network], views) if views else network
+
     for name in stale:
         images = io.open_images(inputs[f"images_{name}"])
         table = io.read_table(inputs[f"table_{name}"])
@@ -104,21 +115,46 @@ def _predict_corrupted(run, inputs, out, corruptions, class_names, key, load):
         write_corrupted(out, class_names, table["label"], answers, table["group"], key)
 
 
-def find_run(run, directory):
-    """Return the folder of a trained run.
+def predict_views(run, inputs, out, precision):
+    """Predict the test sets of a study with a run that looks at eight views of every image.
 
     Args:
-        run: Name of the run.
+        run: Name of the run with views.
+        inputs: As in `predict_run`, and the path `cost` of the run.
+        out: Paths `predictions_{test set}`, and `cost` of what the views cost.
+        precision: The config's `training.precision`.
+
+    Raises:
+        InputError: if Keras cannot load the model.
+    """
+    predictions = {
+        name.removeprefix("predictions_"): path for name, path in out.items() if name != "cost"
+    }
+    predict_run(run, inputs, predictions, precision, views=True)
+    cost = {run.removesuffix(names.WITH_VIEWS): io.read_json(inputs["cost"])}
+    io.write_json(out["cost"], cost_of(cost, VIEWS))
+
+
+def find_run(run, directory):
+    """Return the folder of a run that can predict.
+
+    Args:
+        run: Name of the run, of an ensemble, or of a run with views.
         directory: Folder of the study.
 
     Raises:
-        InputError: if the run has no model or no predictions. The message lists the runs that
-            are trained.
+        InputError: if the run has no model or no predictions, or is an ensemble without its
+            members. The message lists the runs that are there.
     """
     folder = Path(directory, names.MODEL.format(run=run)).parent
     missing = [name for name in (_MODEL, _PREDICTIONS) if not (folder / name).is_file()]
+    if missing == [_MODEL] and (folder / _COST).is_file():  # made of other runs
+        for member in io.read_json(folder / _COST).get("members", ()):
+            find_run(member, directory)
+            missing = []
     if missing:
-        trained = sorted(path.parent.name for path in folder.parent.glob(f"*/{_MODEL}"))
+        found = [path for name in (_MODEL, _COST) for path in folder.parent.glob(f"*/{name}")]
+        trained = sorted({path.parent.name for path in found})
         raise InputError(
             f"{folder}: found no {' and no '.join(missing)}, expected a trained run; trained "
             f"in this study: {', '.join(trained) or 'none'}. Name one of them, or the study's "
@@ -178,7 +214,7 @@ def classify(folder, paths, refuse):
     Raises:
         InputError: if Keras cannot load the model.
     """
-    network = load_network(folder / _MODEL)
+    network = load_run(folder)
     record = folder.parents[1] / names.SOURCE
     reading = io.read_json(record).get("reading", {}) if record.exists() else {}
     from hemagrid.training import embeddings  # imports Keras
@@ -198,6 +234,25 @@ def classify(folder, paths, refuse):
         if pixels:
             found = embeddings.predict(network, np.stack(pixels), batch_size)
             yield from zip(read, found, strict=True)
+
+
+def load_run(folder):
+    """Load what answers for a run: its network, or several as one.
+
+    Args:
+        folder: Folder of the run, of an ensemble, or of a run with views: a Path.
+
+    Returns:
+        A Keras model, or `ensembles.Combined` ones.
+
+    Raises:
+        InputError: if Keras cannot load a model.
+    """
+    if (folder / _MODEL).is_file():
+        return load_network(folder / _MODEL)
+    made_of = io.read_json(folder / _COST)
+    networks = [load_network(folder.parent / run / _MODEL) for run in made_of["members"]]
+    return Combined(networks, made_of["views"] > 1)
 
 
 def load_network(path, precision="float32"):

@@ -13,7 +13,7 @@ from hemagrid.errors import InputError
 from hemagrid.evaluation import abstention, statistics
 from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.io import read_json, read_table, write_json, write_table
-from hemagrid.names import COPIES, OWN, TEST, VAL, subset_title
+from hemagrid.names import COPIES, OWN, TEST, TRAINED, VAL, subset_title
 
 logger = logging.getLogger(__name__)
 
@@ -269,7 +269,7 @@ def evaluate(
     Args:
         predictions: Paths of its predictions, one per subset.
         run: Name of the run.
-        kind: "cnn", "transfer" or "control".
+        kind: "cnn", "transfer", "ensemble", "views" or "control".
         backbone: Name of the backbone, or None.
         head: Name of the head, or None.
         cost: Content of cost.json, or None.
@@ -447,7 +447,10 @@ def put(row, column, score):
 
 
 def best_run(metrics, select_by):
-    """Choose the run with the highest accuracy; controls do not compete.
+    """Choose the run with the highest accuracy.
+
+    Controls do not compete, nor do ensembles and runs with views: these are no answer to which
+    backbone and which head are best.
 
     Args:
         metrics: {run: content of metrics.json or None}. Ties go to the first, which in grid
@@ -460,6 +463,6 @@ def best_run(metrics, select_by):
     candidates = {
         run: m["subsets"][select_by]["accuracy"]["value"]
         for run, m in metrics.items()
-        if m and m["kind"] != "control" and select_by in m["subsets"]
+        if m and m["kind"] in TRAINED and select_by in m["subsets"]
     }
     return max(candidates, key=candidates.get, default=None)

@@ -13,7 +13,7 @@ import pandas as pd
 import vl_convert
 
 from hemagrid.io import replacing, write_text
-from hemagrid.names import HOLDOUT, TEST, TEST_AUGMENTED, TRAIN, VAL, subset_title
+from hemagrid.names import CNN, HOLDOUT, TEST, TEST_AUGMENTED, TRAIN, VAL, subset_title
 from hemagrid.reporting import text
 from hemagrid.tuning.trials import best_trial
 
@@ -414,8 +414,7 @@ def risk_coverage_of_runs(metrics):
     runs = {run: m for run, m in metrics.items() if m and m["kind"] != "control"}
     subsets = _test_subsets({subset: 0 for m in runs.values() for subset in m["subsets"]})
     model_of = {
-        run: m["backbone"] or {"cnn": "CNN"}.get(m["kind"], m["kind"])
-        for run, m in runs.items()
+        run: m["backbone"] or _KINDS.get(m["kind"], m["kind"]) for run, m in runs.items()
     }
     models = list(dict.fromkeys(model_of.values()))
     looks = [
@@ -791,6 +790,7 @@ def pareto_front(cost, score):
 
 _PANEL = 340, 320  # width and height of a panel of `cost_chart`
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY)
+_KINDS = {CNN: "CNN"}
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "arrow")
 _COSTS = {"parameters": "parameters", "training_seconds": f"{text.TRAINING_TIME}, s"}
@@ -809,12 +809,14 @@ def cost_chart(grid):
     """
     subset = TEST_AUGMENTED if f"{TEST_AUGMENTED}_accuracy_pct" in grid else TEST
     images = subset_title(subset)
-    runs = _accuracies(grid, subset).join(grid[["backbone", "head", *_COSTS]])
+    runs = _accuracies(grid, subset).join(grid[["kind", "backbone", "head", *_COSTS]])
     runs = runs.astype(dict.fromkeys(_COSTS, float) | {"backbone": object, "head": object})
+    # What has no backbone goes by its kind.
+    runs["backbone"] = runs["backbone"].fillna(runs["kind"].replace(_KINDS))
     runs = runs[(runs[list(_COSTS)] > 0).all(axis=1)]
     # Colour and shape stand for the backbone, so the label needs only the head.
     runs["label"] = runs["head"].fillna(runs["run"])
-    runs = runs.fillna({"backbone": "CNN", "head": "none"})
+    runs = runs.fillna({"head": "none"})
     runs["time"] = runs["training_seconds"].map(text.duration)
     fronts = {cost: pareto_front(runs[cost], runs["accuracy"]) for cost in _COSTS}
     said = f"Accuracy on {images} images against the cost of {len(runs)} runs"

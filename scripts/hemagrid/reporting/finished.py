@@ -34,11 +34,13 @@ def report_finished(config, out):
             "have been split; start it with snakemake, or change to its folder"
         )
     bases = grid.grid(config) | _tuned_runs(config)
-    planned = list(bases)
+    combined = grid.combinations(config)
+    planned = [*bases, *combined]
     missing = [run for run in planned if not _exists(names.METRICS, run=run)]
     runs = [run for run in planned if run not in missing]
     controls = [run for run in names.CONTROLS if _exists(names.METRICS, run=run)]
     replicates = {run: grid.replicates(config, base) for run, base in bases.items()}
+    replicates |= {run: [row] for run, row in combined.items()}
     averaged = [
         run for run in runs if len(replicates[run]) > 1 and _exists(names.SUMMARY, run=run)
     ]

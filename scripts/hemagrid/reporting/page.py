@@ -21,13 +21,16 @@ from hemagrid.evaluation.corruptions import REFERENCE
 from hemagrid.evaluation.metrics import ALL, best_run, load_metrics, put, with_bounds
 from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.names import (
+    ENSEMBLE,
     HOLDOUT,
     OWN,
     TEST,
     TEST_AUGMENTED,
+    TRAINED,
     TUNED_ADAMW,
     TUNED_HEADS,
     VAL,
+    VIEWS,
     subset_title,
 )
 from hemagrid.reporting import charts, pictures, reference, resources, tables, text
@@ -209,7 +212,9 @@ class _Study:
                     theirs = table.set_index("run").loc[self.best]
         subsets = self.metrics[self.best]["subsets"]
         winner = tables.read_winner(self.inputs["winner"])
-        rivals = winner[winner["verdict"] == NOT_SHOWN]
+        trained = [run for run, m in self.metrics.items() if m and m["kind"] in TRAINED]
+        single = winner["run"].isin(trained)
+        rivals = winner[(winner["verdict"] == NOT_SHOWN) & single]
         return {
             "run": self.best,
             "scores": [
@@ -225,6 +230,11 @@ class _Study:
             "replicates": len(self.metrics[self.best].get("replicates", [self.best])),
             "published_head": theirs.get("published_head"),
             "compared": winner["run"].nunique(),
+            "others": winner.loc[single, "run"].nunique(),
+            "combined": [
+                self._beside_best(run, rows)
+                for run, rows in winner[~single].groupby("run", sort=False)
+            ],
             "rivals": [
                 {"images": subset_title(subset), "runs": list(rows["run"])}
                 for subset, rows in rivals.groupby("subset", sort=False)
@@ -232,6 +242,22 @@ class _Study:
             "subsets": [subset_title(subset) for subset in winner["subset"].unique()],
             "differences": text.shown(winner.drop(columns="compared_with")),
         }
+
+    def _beside_best(self, run, rows):
+        """Spell what an ensemble, or a run with views, gains over the best run."""
+        gains = []
+        for row in rows.itertuples():
+            low, high = -row.difference_points_high, -row.difference_points_low
+            gains.append(
+                {
+                    "images": subset_title(row.subset),
+                    "accuracy": self.metrics[run]["subsets"][row.subset]["accuracy"],
+                    "gain": f"{-row.difference_points:+z.1f} points "
+                    f"({low:+z.1f} to {high:+z.1f})",
+                    "verdict": row.verdict,
+                }
+            )
+        return {"run": run, "cost": self.metrics[run]["cost"], "gains": gains}
 
     def all_runs(self):
         """The grid with the published rows in place, the same in full, and its charts.
@@ -255,7 +281,7 @@ class _Study:
         names = [name for name in names if name in table]
         kept = ["run", "kind", *names, *bounds, "local_score_set"]
         table = table[[name for name in table if name in kept]]
-        ours = table["kind"].isin(["cnn", "transfer"])
+        ours = table["kind"].isin([*TRAINED, ENSEMBLE, VIEWS])
         spelled = text.shown(table)
         columns = []
         for name in names:

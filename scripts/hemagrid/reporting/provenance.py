@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from hemagrid import io
+from hemagrid.names import TRAINED
 from hemagrid.training.environment import commit_of, host
 
 NOT_RECORDED = "not recorded"
@@ -26,11 +27,13 @@ def write_versions(metrics, out):
     """Write what each run was made with, {run: environment} of cost.json, as JSON.
 
     Args:
-        metrics: Paths of metrics.json files. Controls are left out.
+        metrics: Paths of metrics.json files. Only trained runs count.
         out: Path of the JSON.
     """
-    costs = {Path(path).parent.name: io.read_json(path)["cost"] for path in metrics}
-    found = {run: cost.get("environment") for run, cost in costs.items() if cost is not None}
+    runs = {Path(path).parent.name: io.read_json(path) for path in metrics}
+    found = {
+        run: m["cost"].get("environment") for run, m in runs.items() if m["kind"] in TRAINED
+    }
     io.write_json(out, found)
 
 
@@ -38,8 +41,8 @@ def made_with(metrics):
     """Gather what runs were made with, for people.
 
     Args:
-        metrics: {run: content of metrics.json or None}. Controls and missing runs have no
-            environment and are left out.
+        metrics: {run: content of metrics.json or None}. Only trained runs have an environment
+            and count.
 
     Returns:
         A data frame of text, one row per fact and value: `what`, `value`, `runs` (names of the
@@ -48,7 +51,7 @@ def made_with(metrics):
     """
     facts_of = {}
     for run, m in metrics.items():
-        if not m or not m["cost"]:
+        if not m or m["kind"] not in TRAINED:
             continue
         facts_of[run] = facts = {}
         if environment := m["cost"].get("environment"):

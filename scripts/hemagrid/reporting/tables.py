@@ -10,7 +10,16 @@ from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
 from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
 from hemagrid.evaluation.predictions import by_run
 from hemagrid.io import read_json, read_sparse, write_table, write_text
-from hemagrid.names import HOLDOUT, OWN, TEST, TEST_AUGMENTED, TUNED_HEADS, VAL, subset_title
+from hemagrid.names import (
+    HOLDOUT,
+    OWN,
+    TEST,
+    TEST_AUGMENTED,
+    TRAINED,
+    TUNED_HEADS,
+    VAL,
+    subset_title,
+)
 from hemagrid.reporting.reference import part
 from hemagrid.reporting.text import (
     SCORES,
@@ -193,7 +202,7 @@ def best_heads_table(metrics, select_by, published=None, codabench=None):
     """
     models = {}
     for run, m in metrics.items():
-        if m and m["kind"] != "control" and m["head"] not in TUNED_HEADS:
+        if m and m["kind"] in TRAINED and m["head"] not in TUNED_HEADS:
             models.setdefault(m["backbone"] or run, {})[run] = m
     rows = []
     for model, runs in models.items():

@@ -1,4 +1,4 @@
-"""The package for the challenge's leaderboard: a zip of `model.py` and the network."""
+"""The package for the challenge's leaderboard: a zip of `model.py` and the networks."""
 
 import json
 import logging
@@ -30,22 +30,31 @@ NEWER_KEYS = {
 
 
 def package(run, inputs, out):
-    """Write the package of a run. The same model always gives the same bytes.
+    """Write the package of a run. The same models always give the same bytes.
 
     Args:
         run: Name of the run.
-        inputs: Path `model` of a file saved by Keras.
+        inputs: Paths `models` of files saved by Keras, in the folders of their runs. An
+            ensemble and a run with views also have `cost`, whose `members` are packaged.
         out: Path `submission` of the zip.
 
     Raises:
-        InputError: The model is damaged, or Keras did not save it.
+        InputError: A model is damaged, or Keras did not save it.
     """
+    models = {Path(path).parent.name: path for path in inputs["models"]}
+    code = MODEL.read_text(encoding="utf-8")
+    if "cost" in inputs:
+        made_of = io.read_json(inputs["cost"])
+        models = {member: models[member] for member in made_of["members"]}
+        code = code.replace("VIEWS = False", f"VIEWS = {made_of['views'] > 1}")
     with io.replacing(out["submission"]) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:
-            archive.writestr(_entry("model.py"), MODEL.read_bytes())
-            entry = _entry("model.keras", Path(inputs["model"]).stat().st_size)
-            with archive.open(entry, "w") as network:
-                _copy_network(inputs["model"], network)
+            archive.writestr(_entry("model.py"), code)
+            for number, path in enumerate(models.values(), 1):
+                name = "model.keras" if len(models) == 1 else f"model_{number}.keras"
+                entry = _entry(name, Path(path).stat().st_size)
+                with archive.open(entry, "w") as network:
+                    _copy_network(path, network)
     logger.info(f"{run}: packaged, {size(Path(out['submission']).stat().st_size)}")
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from hemagrid.config.grid import (
     Run,
-    corruptions,
     combinations,
+    corruptions,
     evaluated_subsets,
     grid,
     known_runs,

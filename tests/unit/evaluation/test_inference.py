@@ -145,6 +145,36 @@ def test_a_model_that_does_not_load_is_refused(tmp_path):
         list(inference.classify(tmp_path, [tmp_path / "a.png"], None))
 
 
+def test_an_ensemble_and_a_run_with_views_classify(study, pictures, draw):
+    folder, network = study
+    other = keras.models.clone_model(network)
+    results = folder / "results"
+    (results / "other").mkdir()
+    other.save(results / "other" / "model.keras")
+    subsets = {"val": (np.zeros(1), np.eye(3)[:1], np.zeros(1))}
+    write_answers(results / "other" / "predictions", CLASSES, subsets)
+    turned = [np.rot90(draw(range(3), SIZE), turns, axes=(1, 2)) for turns in range(4)]
+    views = [view for of in turned for view in (of, of[:, ::-1])]
+    expected = {
+        "pair": [embeddings.predict(of, views[0]) for of in (network, other)],
+        f"{RUN}+views": [embeddings.predict(network, view) for view in views],
+    }
+    for name, made_of in {"pair": ([RUN, "other"], 1), f"{RUN}+views": ([RUN], 8)}.items():
+        members, count = made_of
+        write_answers(results / name / "predictions", CLASSES, subsets)
+        cost = {"members": members, "views": count}
+        io.write_json(results / name / "cost.json", cost)
+        found = inference.classify(inference.find_run(name, folder), [pictures / "b.png"], None)
+        ((_, probabilities),) = found
+        mean = np.mean(expected[name], axis=0)[0]
+        np.testing.assert_allclose(probabilities, mean, rtol=1e-5)
+    (results / "other" / "model.keras").unlink()
+    with pytest.raises(
+        InputError, match=r"other: found no model.keras.*pair, tiny_cnn, tiny_cnn\+v"
+    ):
+        inference.find_run("pair", folder)
+
+
 @pytest.fixture
 def sets(study, tmp_path, draw):
     """Inputs and outputs of `predict_run` for two test sets; the second lacks a class."""
@@ -213,3 +243,24 @@ def test_another_corruption_costs_its_own_predictions_alone(study, sets, caplog,
     assert predicted(("bubble", 3), seed=2)[1] == [("bubble", 3)]
     np.save(inputs["images_test"], draw([1, 1, 1, 1], SIZE))
     assert predicted(("bubble", 3), seed=2)[1] == [("bubble", 3)]
+
+
+def test_views_are_predicted_with_their_mean_and_cost(study, sets):
+    inputs, out = sets
+    cost = {"parameters": 7, "images_per_second": 80.0, "seconds": 9, "peak_memory_mib": 5}
+    inputs["cost"] = out["test"].with_name("cost_of_run.json")
+    io.write_json(inputs["cost"], cost)
+    inference.predict_run(RUN, inputs, {"test": out["test"]}, "float32")
+    plain = out["test"].read_bytes()
+    made = {f"predictions_{name}": path for name, path in out.items()}
+    made["cost"] = out["test"].with_name("cost.json")
+    # At the same place: the key is another.
+    inference.predict_views(f"{RUN}+views", inputs, made, "float32")
+    assert out["test"].read_bytes() != plain
+    images = np.load(inputs["images_test"])
+    views = [np.rot90(images, turns, axes=(1, 2)) for turns in range(4)]
+    answers = [embeddings.predict(study[1], side) for v in views for side in (v, v[:, ::-1])]
+    _, found = read_predictions([out["test"]])
+    np.testing.assert_allclose(found["test"][1], np.mean(answers, axis=0), rtol=1e-5)
+    cost = io.read_json(made["cost"])
+    assert cost["members"] == [RUN] and cost["images_per_second"] == pytest.approx(10)

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -660,6 +661,20 @@ def test_abstention_has_its_section(study):
         assert temperature == f"{metrics['temperature']:.2f}"
         assert before == f"{100 * scores['calibration_error']:.1f}"
         assert after == f"{100 * scores['scaled_calibration_error']:.1f}"
+
+
+def test_ensembles_and_views_stand_beside_the_best_run(small):
+    page = small({"vgg16_cfg1": 0.7, "ensemble": 0.98, "vgg16_cfg1+views": 0.72}).write()
+    answer = text(page.by_id("answer"))
+    assert text(page.by_id("answer").find("h2")) == "vgg16_cfg1"  # not the better ensemble
+    assert "There is no other run to compare it with" in answer
+    said = r"ensemble, the mean of one, other: \S+ \(\S+\) on the test images, \+\S+ points "
+    assert re.search(said + r"\(\S+ to \S+\) against the best run, (not|better)", answer)
+    assert "vgg16_cfg1+views, the mean of vgg16_cfg1 over 8 views of each image" in answer
+    assert {"ensemble", "vgg16_cfg1+views"} < page.grid().keys()
+    fold = page.by_id("run-vgg16_cfg1+views")
+    assert "Nothing was trained for it" in text(fold)
+    assert not page.by_id("different")
 
 
 # The published study, tuning, Codabench

@@ -25,7 +25,7 @@ def run(tmp_path_factory, draw):
         np.random.default_rng(3).normal(size=(8, len(CLASSES)))
     )
     network.save(folder / "model.keras")
-    package("tiny", {"model": folder / "model.keras"}, {"submission": folder / "a.zip"})
+    package("tiny", {"models": [folder / "model.keras"]}, {"submission": folder / "a.zip"})
     labels = np.arange(150) % len(CLASSES)
     images = draw(labels, SIZE)
     np.save(folder / "test.npy", images)

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hemagrid import io
 from hemagrid.errors import InputError
-from hemagrid.models import backbones
+from hemagrid.evaluation.ensembles import Combined
+from hemagrid.models import backbones, cnns
 from hemagrid.submission import package
 from hemagrid.training import embeddings
+
+CLASSES = ["basophil", "ig", "platelet"]
+CNN = {"filters": [4], "batch_norm": False, "dropout": 0, "dense": 8, "dense_dropout": 0}
 
 # What get_config() gives under Keras 3.4.1, by class; `_LAYER` in all layers.
 _LAYER = "name trainable dtype"
@@ -61,8 +66,11 @@ KERAS_3_4 = {
 @pytest.fixture(scope="module")
 def model(run, tmp_path_factory):
     """The module `model` of an unpacked package."""
-    folder = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(run.package) as archive:
+    return unpacked(run.package, tmp_path_factory.mktemp("unpacked"))
+
+
+def unpacked(path, folder):
+    with zipfile.ZipFile(path) as archive:
         archive.extractall(folder)
     spec = importlib.util.spec_from_file_location("model", folder / "model.py")
     module = importlib.util.module_from_spec(spec)
@@ -79,7 +87,7 @@ def test_a_package_holds_two_files_and_is_always_the_same(run, tmp_path):
         assert archive.read("model.py") == package.MODEL.read_bytes()
         archive.extract("model.keras", tmp_path)
     again = tmp_path / "again.zip"
-    package.package("other", {"model": run.model}, {"submission": again})
+    package.package("other", {"models": [run.model]}, {"submission": again})
     assert again.read_bytes() == run.package.read_bytes()
     with zipfile.ZipFile(tmp_path / "model.keras") as archive:
         config = json.loads(archive.read("config.json"))
@@ -87,6 +95,23 @@ def test_a_package_holds_two_files_and_is_always_the_same(run, tmp_path):
     with zipfile.ZipFile(run.model) as archive:
         original = json.loads(archive.read("config.json"))
     assert config == package.for_older_keras(original) != original
+
+
+@pytest.mark.parametrize(("views", "count"), [(1, 2), (8, 1)])
+def test_an_ensemble_and_a_run_with_views_are_packaged(run, tmp_path, views, count):
+    networks = [run.network, cnns.build_cnn(CNN, *run.network.input_shape[1:2], len(CLASSES))]
+    for number, network in enumerate(networks):
+        (tmp_path / f"run_{number}").mkdir()
+        network.save(tmp_path / f"run_{number}" / "model.keras")
+    cost = {"members": [f"run_{number}" for number in range(count)], "views": views}
+    io.write_json(tmp_path / "cost.json", cost)
+    paths = [tmp_path / f"run_{number}" / "model.keras" for number in range(2)]
+    inputs = {"models": paths, "cost": tmp_path / "cost.json"}
+    package.package("both", inputs, {"submission": tmp_path / "both.zip"})
+    labels = unpacked(tmp_path / "both.zip", tmp_path / "unpacked").Model().predict(run.images)
+    combined = Combined(networks[:count], views > 1)
+    expected = embeddings.predict(combined, run.images).argmax(axis=1)
+    np.testing.assert_array_equal(labels, expected)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
@@ -97,7 +122,7 @@ def test_a_damaged_model_is_not_packaged(run, tmp_path, damage):
     path = tmp_path / "model.keras"
     path.write_bytes({"empty": b"", "cut": whole[:middle], "flipped": flipped}[damage])
     with pytest.raises(InputError, match="model.keras: damaged, or not saved by Keras"):
-        package.package("tiny", {"model": path}, {"submission": tmp_path / "submission.zip"})
+        package.package("tiny", {"models": [path]}, {"submission": tmp_path / "submission.zip"})
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
 
 
@@ -143,9 +168,9 @@ def test_pictures_of_any_type_and_number_are_classified(model, run, monkeypatch)
     network = model.Model()  # from another working directory than its own
     expected = embeddings.predict(run.network, run.images).argmax(axis=1)
     shapes = []
-    predict = network.network.predict_on_batch
+    predict = network.networks[0].predict_on_batch
     monkeypatch.setattr(
-        network.network, "predict_on_batch", lambda x: shapes.append(x.shape) or predict(x)
+        network.networks[0], "predict_on_batch", lambda x: shapes.append(x.shape) or predict(x)
     )
     images = run.images
     for pixels in (images, images.astype(float), images[:1], images[:0]):

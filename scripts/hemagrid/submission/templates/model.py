@@ -1,21 +1,24 @@
-"""A trained network as the challenge wants it: `Model().predict(X)`, with NumPy and Keras."""
+"""Trained networks as the challenge wants them: `Model().predict(X)`, with NumPy and Keras."""
 
 import os
 
 import keras
 import numpy as np
 
-BATCH = 64  # pictures in the network at once
+BATCH = 64  # pictures in the networks at once
+VIEWS = False  # whether the networks also see every picture turned and mirrored
 
 
 class Model:
-    """The network of the file `model.keras` in the folder of this file."""
+    """The networks of all `.keras` files in the folder of this file, which answer as one."""
 
     def __init__(self):
         folder = os.path.dirname(os.path.abspath(__file__))
-        self.network = keras.saving.load_model(
-            os.path.join(folder, "model.keras"), compile=False
-        )
+        self.networks = [
+            keras.saving.load_model(os.path.join(folder, name), compile=False)
+            for name in sorted(os.listdir(folder))
+            if name.endswith(".keras")
+        ]
 
     def predict(self, X):
         """Predict the classes of pictures.
@@ -39,12 +42,25 @@ class Model:
             )
         labels = np.empty(len(X), np.int64)
         for start in range(0, len(X), BATCH):
-            rows = resized(X[start : start + BATCH], self.network.input_shape[1])
+            rows = resized(X[start : start + BATCH], self.networks[0].input_shape[1])
             # Padded to a full batch, because another shape would be compiled anew.
             padding = [(0, BATCH - len(rows)), (0, 0), (0, 0), (0, 0)]
-            probabilities = np.asarray(self.network.predict_on_batch(np.pad(rows, padding)))
+            views = eight_views(np.pad(rows, padding)) if VIEWS else [np.pad(rows, padding)]
+            answers = [
+                network.predict_on_batch(view) for view in views for network in self.networks
+            ]
+            probabilities = np.mean(answers, axis=0)
             labels[start : start + BATCH] = probabilities[: len(rows)].argmax(axis=1)
         return labels
+
+
+def eight_views(pictures):
+    """List the turns by quarters of pictures (n, S, S, 3) and of their mirror images."""
+    return [
+        np.rot90(side, turns, axes=(1, 2))
+        for side in (pictures, pictures[:, :, ::-1])
+        for turns in range(4)
+    ]
 
 
 def resized(pictures, size):

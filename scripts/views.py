@@ -1,0 +1,15 @@
+"""Predict the test sets of a study with one run that looks at eight views of every image."""
+
+from hemagrid.logs import job
+from hemagrid.training import jobs
+
+with job(snakemake.log[0]):
+    jobs.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
+    from hemagrid.evaluation.inference import predict_views
+
+    predict_views(
+        snakemake.wildcards.run,
+        dict(snakemake.input.items()),
+        dict(snakemake.output.items()),
+        snakemake.params.precision,
+    )
