@@ -1,6 +1,7 @@
 """A package for the Codabench leaderboard, scored here before it is uploaded.
 
-Needs: results/{run}/model.keras, of an ensemble those of its members. Makes: results/{run}/submission.zip and codabench.json.
+Needs: results/{run}/model.keras, of an ensemble those of its members. Makes:
+results/{run}/submission.zip and codabench.json.
 """
 
 # Packages are scored on the test set that the user names, or on images nothing learned from.
