@@ -10,7 +10,6 @@ import pandas as pd
 import yaml
 
 from hemagrid import io
-from hemagrid.names import TRAINED
 from hemagrid.training.environment import commit_of, host
 
 NOT_RECORDED = "not recorded"
@@ -27,13 +26,11 @@ def write_versions(metrics, out):
     """Write what each run was made with, {run: environment} of cost.json, as JSON.
 
     Args:
-        metrics: Paths of metrics.json files. Only trained runs count.
+        metrics: Paths of metrics.json files. Controls are left out.
         out: Path of the JSON.
     """
-    runs = {Path(path).parent.name: io.read_json(path) for path in metrics}
-    found = {
-        run: m["cost"].get("environment") for run, m in runs.items() if m["kind"] in TRAINED
-    }
+    costs = {Path(path).parent.name: io.read_json(path)["cost"] for path in metrics}
+    found = {run: cost.get("environment") for run, cost in costs.items() if cost is not None}
     io.write_json(out, found)
 
 
@@ -41,8 +38,8 @@ def made_with(metrics):
     """Gather what runs were made with, for people.
 
     Args:
-        metrics: {run: content of metrics.json or None}. Only trained runs have an environment
-            and count.
+        metrics: {run: content of metrics.json or None}. Controls, rows that are made of other
+            runs and missing runs have no environment and are left out.
 
     Returns:
         A data frame of text, one row per fact and value: `what`, `value`, `runs` (names of the
@@ -51,7 +48,7 @@ def made_with(metrics):
     """
     facts_of = {}
     for run, m in metrics.items():
-        if not m or m["kind"] not in TRAINED:
+        if not m or not m["cost"] or "members" in m["cost"]:
             continue
         facts_of[run] = facts = {}
         if environment := m["cost"].get("environment"):
