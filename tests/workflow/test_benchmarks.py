@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from made_study import make_study
 
@@ -66,6 +67,17 @@ def test_where_the_time_of_a_study_went(study):
     assert {"train", "evaluate", "all"} <= {rule for rule, _ in shares}
     assert sum(int(share) for rule, share in shares if rule != "all") in range(95, 106)
     assert re.search(r"Starting Keras on TensorFlow: [\d.]+ s, in \d+ jobs", said)
+
+
+def test_the_first_of_the_silent_choices_is_the_run_of_the_study(study):
+    arguments = ["mobilenetv3_cfg1", "--only", "features standardised"]
+    said, errors, status = printed("silent_choices", study.folder, *arguments)
+    assert status == 0, errors
+    _, _, ours, other = (line.strip("| ").split(" | ") for line in said.splitlines())
+    history = pd.read_csv(study.results / "mobilenetv3_cfg1" / "history.csv")
+    assert float(ours[2].split()[0]) == round(100 * history["val_accuracy"][0], 1)
+    assert (ours[0], other[0]) == ("as in the config", "features standardised")
+    assert all(re.fullmatch(r"\**[+-][\d.]+ \(\S+ to \S+\)\**", cell) for cell in other[4:6])
 
 
 def test_the_networks_of_a_study_are_trained_the_direct_way(study):
