@@ -168,11 +168,15 @@ def covered(metrics):
         )
     times = " or ".join(str(count) for count in sorted(set(counts.values()) - {1}))
     said = (
-        "Accuracies are means over replicates. Intervals and tests cover the choice of images "
-        f"and the seed of runs that were trained {times} times"
+        "Accuracies are means over replicates. Intervals and tests cover the choice of images"
     )
+    if not once:
+        return f"{said} and of the seed: each run was trained {times} times."
     left_out = ", ".join(once) if len(once) < 4 else f"the {len(once)} runs with one replicate"
-    return f"{said}; they leave out the seed of {left_out}." if once else f"{said}."
+    return (
+        f"{said} and, of runs that were trained {times} times, of the seed. They leave out the "
+        f"seed of {left_out}."
+    )
 
 
 def spell(value, column):

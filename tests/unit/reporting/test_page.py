@@ -501,7 +501,7 @@ def test_what_intervals_cover_is_said_and_replicates_are_listed(small, tmp_path)
     page = made.write(metrics=metrics, replicates=tmp_path / "replicates.csv")
     answer = text(page.by_id("answer"))
     assert "2 replicates: 90.0-96.0" in answer and "25 % seed, 75 % images" in answer
-    assert "they leave out the seed of baseline_cnn" in answer
+    assert "They leave out the seed of baseline_cnn" in answer
     assert "Every replicate of every run" in text(page.by_id("grid"))
     assert "means over 2 replicates" in text(page.by_id("run-regularized_cnn"))
 

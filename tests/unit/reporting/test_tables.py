@@ -297,10 +297,10 @@ def test_what_intervals_cover_is_said(study):
     for run in ("vgg16_cfg1", "vgg16_cfg2"):
         study[run] = repeated(study[run], [run, f"{run}_s2"], 0.8, 0.9)
     assert covered(study).endswith(
-        "trained 2 times; they leave out the seed of baseline_cnn, convnext_cfg3."
+        "trained 2 times, of the seed. They leave out the seed of baseline_cnn, convnext_cfg3."
     )
     repeats = {run: study[run] for run in ("vgg16_cfg1", "convnext_cfg1", "majority_class")}
-    assert covered(repeats).endswith("the seed of runs that were trained 2 times.")
+    assert covered(repeats).endswith("of the seed: each run was trained 2 times.")
 
 
 def test_test_sets_of_other_images_have_their_scores_and_the_drop(study):
