@@ -59,8 +59,8 @@ PUBLISHED = reference.settings(config)
 
 
 def either(names):
-    """Return the pattern of any of these names, which may hold a plus sign."""
-    return "|".join(map(re.escape, names))
+    """Return the pattern of any of these names, which may hold a plus sign; of none, nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:

@@ -112,7 +112,7 @@ rule summarize:
     benchmark:
         "benchmarks/summarize/{run}.tsv"
     wildcard_constraints:
-        run="|".join(REPEATED),
+        run=either(REPEATED),
     priority: 10
     conda:
         "../../envs/cpu.yaml"
