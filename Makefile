@@ -20,7 +20,7 @@ help:
 	@echo "make check  format and lint alone"
 	@echo "make faults what a cluster does to a job, including the slow faults: 30 minutes, as root"
 	@echo "make test-cluster PROFILE=profiles/slurm   a small study on your cluster"
-	@echo "make bench  speed against the direct way, and how cost grows: an hour"
+	@echo "make bench  speed against plain Keras and the processor, and how cost grows: an hour"
 	@echo "make lock   resolve envs/*.in again"
 	@echo "To work with a study: $(VENV)/bin/hemagrid --help"
 
@@ -29,6 +29,7 @@ demo: venv
 
 bench: | $(INSTALLED)
 	@$(VENV)/bin/python tests/benchmarks/bench.py $(ARGS)
+	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/training_step.py --xla off --layers
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/augmentation_speed.py
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/growth.py
 

@@ -1,6 +1,6 @@
 """Measure the workflow against what a user would do instead.
 
-    make bench                        # all rows, an hour; then augmentation and growth
+    make bench                        # all rows, an hour; then the other speeds
     make bench ARGS="--scale 0.1"     # of these rows, with a tenth of the images
     make bench ARGS="--only search"   # rows whose name holds this
     make bench ARGS="--against notebook"   # without the direct way, which takes longest
