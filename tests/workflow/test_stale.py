@@ -189,6 +189,18 @@ def test_a_change_in_the_config_makes_its_runs_again(study, plan, overlay, text,
     assert set(again.values()) == expected
 
 
+def test_another_test_set_trains_nothing(study, plan, overlay, tmp_path):
+    for number in range(4):
+        path = tmp_path / "lab" / ("basophil", "platelet")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(path)
+    added = overlay(f"test_sets: {{raabin: {{source: folder, path: {tmp_path / 'lab'}}}}}")
+    again = plan(study.folder, *study.arguments, added)
+    predicted = {"predict", "control", "evaluate", "plot_run"}
+    prepared = {"acquire_test_set", "test_set", "audit", "plot_classes", "provenance"}
+    assert set(again.values()) == prepared | predicted | COMPARED
+
+
 def test_a_reported_score_makes_only_what_shows_it_again(remade, overlay):
     again = remade(overlay("codabench: {scores: {mobilenetv3_cfg2: 50}}"))
     assert again == {"aggregate", "compare_tuned", "provenance", "report"}

@@ -154,6 +154,9 @@ def test_images_are_counted_without_reading_them(tmp_path):
         path.touch()
     config = load_config(values={"dataset": folder | {"path": "cells"}})
     assert estimate.count_images(config, tmp_path).found == 3
+    lab = {"lab": {"source": "folder", "path": "cells", "classes": {"a": "ig", "c": None}}}
+    config = load_config(values={"test_sets": lab})
+    assert estimate.count_images(config, tmp_path).subsets["lab"] == 3
     config = load_config(values={"dataset": folder | {"path": "nowhere"}})
     with pytest.raises(InputError, match="nowhere"):
         estimate.count_images(config, tmp_path)
