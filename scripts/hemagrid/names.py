@@ -75,6 +75,7 @@ SUBSET_IMAGES = "results/dataset/{subset}.npy"
 SUBSET_TABLE = "results/dataset/{subset}.csv"
 COPIES = "results/dataset/augmented_copies.csv"
 SMEARS = "resources/smears"
+SECOND_LAB = "resources/second_lab"
 
 # Backbones
 WEIGHTS = "resources/weights/{backbone}.weights.h5"

@@ -17,7 +17,12 @@ HOLDOUT = {
     f"{names.HOLDOUT}_table": fill(names.FOUND_TABLE, test_set=names.HOLDOUT),
 }
 TEST_SETS = grid.test_sets(config)
-THEIR_SOURCE = lookup("{test_set}/path", within=config["test_sets"])
+THEIR_KIND = lookup("{test_set}/source", within=config["test_sets"])
+THEIR_SOURCE = branch(
+    THEIR_KIND,
+    cases={"smears": names.SECOND_LAB},
+    otherwise=lookup("{test_set}/path", within=config["test_sets"]),
+)
 DUPLICATES = part(
     "dataset",
     "duplicates",
@@ -32,6 +37,7 @@ GROUPING = config["dataset"]["groups"] or {}
 localrules:
     fetch_bloodmnist,
     smears,
+    second_lab,
     acquire_dataset,
     fingerprint,
     deduplicate,
@@ -82,6 +88,32 @@ rule smears:
         revision=revision("smears"),
     message:
         "Drawing blood smears for the demonstration"
+    script:
+        "../../scripts/smears.py"
+
+
+rule second_lab:
+    output:
+        folder=directory(names.SECOND_LAB),
+    log:
+        "logs/second_lab.log",
+    benchmark:
+        "benchmarks/second_lab.tsv"
+    conda:
+        "../../envs/cpu.yaml"
+    resources:
+        **LIGHT,
+    params:
+        settings={
+            "per_class": checks.SECOND_LAB_CELLS,
+            "image_size": config["dataset"]["image_size"],
+            # Other cells than the study's.
+            "seed": grid.split_seed(config) + 1,
+            "stain_shift": 3,
+        },
+        revision=revision("smears"),
+    message:
+        "Drawing blood smears of a second laboratory for the demonstration"
     script:
         "../../scripts/smears.py"
 
@@ -210,10 +242,14 @@ rule acquire_test_set:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(60),
     params:
-        source=lookup("{test_set}/source", within=config["test_sets"]),
+        source=THEIR_KIND,
         classes=lookup("{test_set}/classes", within=config["test_sets"]),
         settings=part("dataset", "image_size", "fit", "bit_depth", "strict"),
-        content=content(THEIR_SOURCE, record=names.FOUND_SOURCE),
+        content=branch(
+            THEIR_KIND,
+            cases={"smears": ""},
+            otherwise=content(THEIR_SOURCE, record=names.FOUND_SOURCE),
+        ),
         revision=revision("acquire_test_set"),
     message:
         "Reading the test set {wildcards.test_set} from {input.source}"

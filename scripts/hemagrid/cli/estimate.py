@@ -13,7 +13,7 @@ import numpy as np
 
 from hemagrid import io, names
 from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS, network_of
-from hemagrid.config.checks import BLOODMNIST_CLASSES
+from hemagrid.config.checks import BLOODMNIST_CLASSES, SECOND_LAB_CELLS
 from hemagrid.config.grid import (
     corruptions,
     evaluated_subsets,
@@ -97,7 +97,8 @@ def count_images(config, folder="."):
     if names.HOLDOUT in evaluated_subsets(config):
         subsets[names.HOLDOUT] = _BLOODMNIST_TEST
     for name, test_set in config["test_sets"].items():
-        subsets[name] = _found(test_set | {"classes": None}, folder)[0]
+        drawn = {"per_class": SECOND_LAB_CELLS, "duplicates": 0, "near_duplicates": 0}
+        subsets[name] = _found(test_set | {"classes": None, "smears": drawn}, folder)[0]
     return Images(found, subsets, source)
 
 

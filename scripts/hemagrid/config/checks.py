@@ -34,6 +34,7 @@ from hemagrid.names import (
 )
 
 BLOODMNIST_CLASSES = 8
+SECOND_LAB_CELLS = 12  # of each class, in a test set of smears
 KINDS = {"npz": "an npz file", "folder": "a folder of class folders"}
 WRITTEN = [
     Path(path).parts[0]
@@ -152,6 +153,8 @@ def check_test_sets(config):
     """
     for name, test_set in config["test_sets"].items():
         key, source, path = f"test_sets.{name}.path", test_set["source"], test_set["path"]
+        if source == "smears":
+            continue
         _check_outside(key, source, path)
         _check_there(key, path, KINDS[source], is_folder=source == "folder")
 
@@ -280,6 +283,9 @@ def _check_test_sets(config, schema):
     ours = config["dataset"]["classes"]
     for name, test_set in config["test_sets"].items():
         key, classes = key_path(["test_sets", name]), test_set["classes"]
+        if (test_set["source"] == "smears") != (test_set["path"] is None):
+            found = as_written(test_set["path"])
+            yield f"{key}.path: found {found}, expected a path, or null if source is smears"
         if name in RESERVED_SETS:
             yield f"{key}: found a name that the study uses itself, expected another name"
         for their, our in classes.items():

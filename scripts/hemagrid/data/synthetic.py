@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from hemagrid.data.corruptions import corrupt
 from hemagrid.errors import InputError
 from hemagrid.logs import track
 
@@ -32,7 +33,16 @@ _RED_CELL, _PALLOR = (204, 168, 162), (246, 222, 202)
 _CHROMATIN = (78, 34, 128)
 
 
-def write_smears(folder, per_class, image_size, seed, duplicates, near_duplicates, junk):
+def write_smears(
+    folder,
+    per_class,
+    image_size,
+    seed,
+    duplicates=0,
+    near_duplicates=0,
+    junk=0,
+    stain_shift=None,
+):
     """Write a folder of class folders with PNG pictures.
 
     The folder appears once it is complete. A picture depends on (seed, class, index) alone.
@@ -48,6 +58,7 @@ def write_smears(folder, per_class, image_size, seed, duplicates, near_duplicate
             (`*_near.png`), at a pHash distance of 1 to `NEAR_DISTANCE`.
         junk: Number of class folders that hold one and the same picture of no cell
             (`artefact.png`).
+        stain_shift: Severity of that corruption, 1 to 5, of every cell, or None.
 
     Raises:
         InputError: If the folder holds files, or there are fewer cells than copies asked
@@ -79,6 +90,10 @@ def write_smears(folder, per_class, image_size, seed, duplicates, near_duplicate
             for index in range(per_class):
                 rng = _rng(seed, class_name, index)
                 picture = draw_cell(class_name, image_size, rng)
+                if stain_shift:
+                    (picture,) = corrupt(
+                        picture[None], [index], "stain_shift", stain_shift, seed
+                    )
                 Image.fromarray(picture).save(_path(tree, class_name, index))
         for class_name, index in _cells_in_turn(0, duplicates):
             path = _path(tree, class_name, index)

@@ -30,7 +30,7 @@ def acquire_test_set(name, path, kind, given, classes, settings, out):
     Args:
         name: Name of the test set.
         path: Path of the file or folder.
-        kind: "npz" or "folder".
+        kind: "npz", "folder", or "smears", which is a folder.
         given: The set's class map in the config, {their class: the study's class, or None}.
         classes: The study's class names in the order of the labels.
         settings: Dict with `image_size`, `fit`, `bit_depth` and `strict` of the study.
@@ -80,7 +80,7 @@ def class_map(key, path, kind, given, classes):
     Args:
         key: Where the set stands in the config.
         path: Path of the file or folder.
-        kind: "npz" or "folder".
+        kind: "npz", "folder", or "smears", which is a folder.
         given: The map in the config, {their class: the study's class, or None}.
         classes: The study's class names in the order of the labels.
 
