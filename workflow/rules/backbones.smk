@@ -20,8 +20,12 @@ localrules:
 
 
 def content_of_files(wildcards):
-    """Return text that changes with the content of the user's files for a backbone."""
-    return " ".join(map(sources.sha256, STARTING_FILES[wildcards.backbone].values()))
+    """Return text that changes with the content of the user's files for a backbone.
+
+    Without files it is an empty list, as in the records of finished studies.
+    """
+    files = STARTING_FILES[wildcards.backbone].values()
+    return " ".join(map(sources.sha256, files)) or []
 
 
 rule backbone_weights:
