@@ -178,8 +178,9 @@ class Estimate:
         self.size = config["dataset"]["image_size"]
         self.classes = len(config["dataset"]["classes"] or []) or BLOODMNIST_CLASSES
         self.cached = self.subsets[names.TRAIN] + self.subsets[names.VAL]
-        self.evaluated = sum(self.subsets[name] for name in evaluated_subsets(config))
-        self.evaluated += len(corruptions(config)) * self.subsets[names.TEST]
+        self.in_test_sets = sum(self.subsets[name] for name in evaluated_subsets(config))
+        worse = len(corruptions(config)) * self.subsets[names.TEST]
+        self.evaluated = self.in_test_sets + worse
         self.tuned = self._tuned()
 
     def _tuned(self):
@@ -220,10 +221,10 @@ class Estimate:
             return self._cnn(device, run) if run.kind == "cnn" else self._transfer(device, run)
         if job.rule == "predict":
             run = known_runs(self.config)[job.wildcards["run"]]
-            return self._predict(device, run)
+            return self._predict(device, run, self.evaluated)
         if job.rule == "views":
             run = known_runs(self.config)[job.wildcards["run"].removesuffix(names.WITH_VIEWS)]
-            return self._predict(device, run, views=8)
+            return self._predict(device, run, 8 * self.in_test_sets)
         return None
 
     def parameters(self, run):
@@ -270,8 +271,7 @@ class Estimate:
             passes += [(part, epochs * self.subsets[names.VAL]) for part in _FORWARD[phase]]
         return self._sum(device, self._network(run.backbone), passes)
 
-    def _predict(self, device, run, views=1):
-        images = views * self.evaluated
+    def _predict(self, device, run, images):
         if run.kind == "cnn":
             settings = self.config["cnns"][run.base]
             return self._sum(device, CNN, [("forward", images)], settings)

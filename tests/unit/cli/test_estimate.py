@@ -31,9 +31,11 @@ def test_seconds_by_hand(config):
     assert estimate.seconds(predict, "cpu") == pytest.approx(5 + 1 + 2000 / 20 + 2000 / 100)
     worse = config | {"corruptions": {"kinds": ["bubble", "saturate"], "severities": [1, 5]}}
     images = 2000 + 4 * IMAGES.subsets["test"]
-    assert Estimate(worse, IMAGES, measured()).seconds(predict, "cpu") == pytest.approx(
-        5 + 1 + images / 20 + images / 100
-    )
+    estimate = Estimate(worse, IMAGES, measured())
+    assert estimate.seconds(predict, "cpu") == pytest.approx(5 + 1 + images / 20 + images / 100)
+    views = Job("views", {"run": "vgg16_cfg1+views"}, "gpu", 120)
+    images = 8 * 2000
+    assert estimate.seconds(views, "cpu") == pytest.approx(5 + 1 + images / 20 + images / 100)
     assert estimate.seconds(Job("evaluate", {"run": "vgg16_cfg1"}, "local", 10), "cpu") is None
 
 
