@@ -21,10 +21,12 @@ CHEAP = {
     *("audit", "audit_copies", "contact_sheet", "control", "evaluate", "plot_run"),
     *("plot_trials", "explain", "package_submission", "score_submission", "aggregate"),
     *("compare_tuned", "compare_with_winner", "plot_grid", "plot_classes", "provenance"),
-    *("record_study", "report", "select_finalists", "compare_corruptions"),
+    *("record_study", "report", "select_finalists", "compare_corruptions", "ensemble"),
+    *("plot_combined", "summarize", "list_replicates"),
 }
-# Before the finalists are chosen again nothing is planned for their runs.
-SEEN = CHEAP - {"plot_trials"}
+# Before the finalists are chosen again nothing is planned for their runs. The study has no
+# replicates.
+SEEN = CHEAP - {"plot_trials", "summarize", "list_replicates"}
 REPORT = {"report"}
 COMPARED = REPORT | {
     *("aggregate", "compare_with_winner", "compare_tuned", "plot_grid", "explain"),
@@ -139,6 +141,7 @@ def test_every_stage_that_training_rests_on_has_a_revision():
     for stage in REVISIONS.keys() - {"corrupt"}:  # a part of the rule predict
         assert f'revision=revision("{stage}")' in rules.pop(stage)
     del rules["fetch_bloodmnist"]  # a published file, held to its checksum
+    assert 'revision=revision("predict")' in rules.pop("views")
     assert rules.keys() == CHEAP
     assert all("code=CODE" in body for body in rules.values())
 

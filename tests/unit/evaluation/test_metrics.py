@@ -261,6 +261,19 @@ def test_no_score_of_a_perfect_or_useless_run_is_certain(sizes):
             assert width["balanced_accuracy"] > width["accuracy"]
 
 
+def test_many_images_of_few_patients_are_worth_the_patients():
+    labels, patients = np.arange(600) % 2, np.repeat(np.arange(8), 75)
+    wrong = np.arange(600) % 75 < 4 + 3 * patients  # every patient has some
+    found, alone = (
+        scores_with_intervals(
+            labels, np.where(wrong, 1 - labels, labels), groups, 2, resamples=200, seed=1
+        )["accuracy"]
+        for groups in (patients, np.arange(600))
+    )
+    assert found["interval"] == "exact" and found["high"] - found["low"] > 0.5
+    assert alone["interval"] == "bootstrap" and alone["high"] - alone["low"] < 0.1
+
+
 def test_one_group_says_next_to_nothing():
     labels = np.array([0, 0, 1, 1])
     found = scores_with_intervals(labels, labels[::-1] * 0, [7] * 4, 2, resamples=50, seed=0)
