@@ -34,7 +34,7 @@ import pandas as pd  # noqa: E402
 from hemagrid.cli import estimate, speeds  # noqa: E402
 from hemagrid.config.loading import load_config  # noqa: E402
 from hemagrid.data import augmentation  # noqa: E402
-from hemagrid.models import backbones, cnns  # noqa: E402
+from hemagrid.models import backbones, cnns, own_networks  # noqa: E402
 from hemagrid.training import embeddings, transfer  # noqa: E402
 from hemagrid.training.optimizers import build_optimizer  # noqa: E402
 from hemagrid.training.trainer import step_function  # noqa: E402
@@ -127,10 +127,15 @@ def measure_cnn(settings):
 
 
 def measure_backbone(settings, head):
-    network = (settings["application"], settings["top"])
+    network = speeds.network_of(settings)
     begun = time.perf_counter()
-    backbone = backbones.build_backbone(settings["application"], SIZE)
-    models = transfer.TransferModel(backbone, settings["top"], head, CLASSES)
+    if settings["module"]:
+        own = (settings["module"], settings["function"], SIZE, settings["top"])
+        backbone, boundary = own_networks.build(*own)
+    else:
+        backbone = backbones.build_backbone(settings["application"], SIZE)
+        boundary = settings["top"]
+    models = transfer.TransferModel(backbone, boundary, head, CLASSES)
     record(network, "start", 0, None, importing + time.perf_counter() - begun)
     batch = settings["batch_size"]
     activations = rng.random((embeddings.BATCH, *models.top.input.shape[1:]), "float32")

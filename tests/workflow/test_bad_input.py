@@ -267,6 +267,10 @@ def test_weights_of_the_users_that_are_not_there_are_refused_before_any_job(fold
         "keras.applications.VGG16",
         "imagenet",
     )
+    config = {"backbones": {"mine": {"module": "own.py", "weights": "own"}}}
+    config["grid"] = {"backbones": ["mine"]}
+    (folder / "own.py").write_text("def build(size):\n  return (")
+    refused(run(config=config), "backbones.mine.module: own.py, line 2: found '(' was never")
     assert not any(folder.glob("logs/*"))
 
 

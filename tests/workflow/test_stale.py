@@ -27,6 +27,7 @@ CHEAP = {
 # Before the finalists are chosen again nothing is planned for their runs. The study has no
 # replicates.
 SEEN = CHEAP - {"plot_trials", "summarize", "list_replicates"}
+HDF5 = b"\x89HDF\r\n\x1a\n"
 REPORT = {"report"}
 COMPARED = REPORT | {
     *("aggregate", "compare_with_winner", "compare_tuned", "plot_grid", "explain"),
@@ -346,11 +347,16 @@ def test_an_npz_is_read_again_by_its_content(tmp_path, snakemake, plan, in_folde
     assert set(plan(tmp_path, *arguments).values()) == {"acquire_dataset"}
 
 
-def test_weights_are_read_again_by_their_content(tmp_path, snakemake, plan, in_folder):
-    (tmp_path / "my.yaml").write_text("backbones: {vgg16: {weights: my.weights.h5}}")
-    mine = tmp_path / "my.weights.h5"
-    mine.write_text("one")
-    target = names.WEIGHTS.format(backbone="vgg16")
+def test_backbones_are_made_again_by_the_content_of_their_files(
+    tmp_path, snakemake, plan, in_folder
+):
+    (tmp_path / "my.yaml").write_text(
+        "backbones: {mine: {module: own.py, weights: my.weights.h5}}\ngrid: {backbones: [mine]}"
+    )
+    weights, module = tmp_path / "my.weights.h5", tmp_path / "own.py"
+    weights.write_bytes(HDF5 + b"one")
+    module.write_text("def build(image_size): pass")
+    target = names.WEIGHTS.format(backbone="mine")
     arguments = [target, *in_folder(tmp_path, tmp_path / "my.yaml")]
     # A stand-in, which --touch takes for what its rule made.
     (tmp_path / target).parent.mkdir(parents=True)
@@ -358,7 +364,11 @@ def test_weights_are_read_again_by_their_content(tmp_path, snakemake, plan, in_f
     chosen = ["--allowed-rules", "backbone_weights"]
     result = snakemake(tmp_path, *arguments, "--force", "--touch", "--cores", 1, *chosen)
     assert result.returncode == 0, result.said
-    mine.touch()
+    weights.touch()
+    module.touch()
     assert plan(tmp_path, *arguments, *chosen) == {}
-    replaced_by_an_older_file(mine, b"two")
-    assert set(plan(tmp_path, *arguments, *chosen).values()) == {"backbone_weights"}
+    for file, content in ((weights, HDF5 + b"two"), (module, b"def build(size): pass")):
+        before = file.read_bytes()
+        replaced_by_an_older_file(file, content)
+        assert set(plan(tmp_path, *arguments, *chosen).values()) == {"backbone_weights"}
+        file.write_bytes(before)

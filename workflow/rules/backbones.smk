@@ -19,15 +19,6 @@ localrules:
     backbone_weights,
 
 
-def content_of_files(wildcards):
-    """Return text that changes with the content of the user's files for a backbone.
-
-    Without files it is an empty list, as in the records of finished studies.
-    """
-    files = STARTING_FILES[wildcards.backbone].values()
-    return " ".join(map(sources.sha256, files)) or []
-
-
 rule backbone_weights:
     # Random weights are drawn by means of training images, weights of the user's are copied.
     # A network of the user's own is built here alone: what it becomes goes into the output.
@@ -53,7 +44,7 @@ rule backbone_weights:
     params:
         application=lookup("backbones/{backbone}/application", within=config),
         weights=STARTING_WEIGHTS,
-        content=content_of_files,
+        content=content(lookup("{backbone}", within=STARTING_FILES)),
         drawn=lookup(
             "{backbone}",
             within={

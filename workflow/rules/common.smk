@@ -92,10 +92,16 @@ def of_network(key):
 
 
 def content(path, record=None):
-    """Return a params function: text that changes with the content of the user's files."""
+    """Return a params function: text that changes with the content of the user's files.
+
+    `path` is one, or an input function that names one, or several by their keys.
+    """
 
     def read(wildcards):
         file = path(wildcards) if callable(path) else path
+        if isinstance(file, dict):
+            # No files are an empty list, as in the records of finished studies.
+            return " ".join(map(sources.sha256, file.values())) or []
         if record is None:
             return sources.sha256(file)
         return sources.fingerprint(file, record.format(**dict(wildcards.items())))

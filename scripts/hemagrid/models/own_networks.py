@@ -5,6 +5,7 @@ that no run depends on the file any more. So its layers are those of Keras and o
 packages: Keras loads no others without the code that defines them.
 """
 
+import ast
 import json
 import traceback
 from pathlib import Path
@@ -46,7 +47,8 @@ def build(path, function, image_size, top=None):
     namespace = {"__name__": Path(path).stem, "__file__": str(path)}
     try:
         # Not imported, which would leave the file's bytes and its folder to later imports.
-        exec(compile(Path(path).read_bytes(), str(path), "exec"), namespace)
+        tree = ast.parse(Path(path).read_bytes(), str(path))
+        exec(compile(tree, str(path), "exec"), namespace)
         built = namespace[function](image_size)
     except (Exception, SystemExit) as error:
         raise InputError(_failure(path, error)) from error
@@ -56,7 +58,8 @@ def build(path, function, image_size, top=None):
         for name in [n for n, each in registered.items() if _package(each) not in PACKAGES]:
             del registered[name]
     model, boundary = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
-    place = f"{path}, line {namespace[function].__code__.co_firstlineno}, {function}()"
+    line = next(node.lineno for node in tree.body if getattr(node, "name", None) == function)
+    place = f"{path}, line {line}, {function}()"
     _check(model, boundary, image_size, place)
     features = model.outputs[0]
     if len(features.shape) == 4:
@@ -69,7 +72,8 @@ def build(path, function, image_size, top=None):
 
 def _failure(path, error):
     """Say where in the user's file an error arose."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     line = lines[-1] if lines else getattr(error, "lineno", None)
     hint = ""
     if isinstance(error, ImportError):

@@ -20,6 +20,7 @@ MODEL = Path(__file__).with_name("templates") / "model.py"
 # the same labels with Keras 3.4.1, 3.6.0, 3.8.0 and 3.10.0 on TensorFlow 2.17.0, and with
 # 3.15.1 on 2.21.0; with them they do not load with 3.4.1 and 3.6.0. Keras 3.3.3 reads neither.
 NEWER_KEYS = {
+    "antialias": False,
     "input_axes": None,
     "output_axes": None,
     "quantization_config": None,
@@ -39,7 +40,8 @@ def package(run, inputs, out):
         out: Path `submission` of the zip.
 
     Raises:
-        InputError: A model is damaged, or Keras did not save it.
+        InputError: A model is damaged, Keras did not save it, or it holds layers that Keras
+            does not have.
     """
     models = {Path(path).parent.name: path for path in inputs["models"]}
     code = MODEL.read_text(encoding="utf-8")
@@ -83,11 +85,27 @@ def for_older_keras(config):
     return config
 
 
+def _foreign(config):
+    """Yield the classes of a model's config that Keras does not have, with their packages."""
+    parts = config.values() if isinstance(config, dict) else config
+    for part in parts if isinstance(config, dict | list) else ():
+        yield from _foreign(part)
+    if isinstance(config, dict) and config.get("module"):
+        package = config["module"].partition(".")[0]
+        if package not in ("keras", "builtins"):
+            yield f"{package}'s {config.get('class_name')}"
+
+
 def _copy_network(path, target):
     """Copy a `.keras` file, which is a zip, to the stream `target`, its config rewritten."""
     try:
         with zipfile.ZipFile(path) as saved, zipfile.ZipFile(target, "w") as copy:
             config = for_older_keras(json.loads(saved.read("config.json")))
+            if foreign := sorted(set(_foreign(config))):
+                raise InputError(
+                    f"{path}: found {', '.join(foreign)}, expected layers of Keras alone: the "
+                    "leaderboard's server has no other package, so this run cannot be packaged"
+                )
             copy.writestr(_entry("config.json"), json.dumps(config))
             for name in ("metadata.json", "model.weights.h5"):
                 entry = _entry(name, saved.getinfo(name).file_size)

@@ -78,6 +78,17 @@ def test_examples_of_the_documentation_are_accepted(page):
         assert validated(config, SCHEMA)
 
 
+def test_examples_of_backbones_are_accepted():
+    page = (ROOT / "docs/backbones.md").read_text()
+    blocks = re.findall(r"^    backbones:\n(?:    .+\n)*", page, re.M)
+    assert len(blocks) == 2
+    for block in blocks:
+        overlay = yaml.safe_load(block)
+        config = changed("grid.backbones", overlay["grid"]["backbones"])
+        config["backbones"] |= overlay["backbones"]
+        assert validated(config, SCHEMA)
+
+
 # The canonical form.
 
 

@@ -42,6 +42,7 @@ KERAS_3_4 = {
     "GlobalAveragePooling2D": f"{_LAYER} data_format keepdims",
     "GlorotUniform": "seed",
     # Takes any further key.
+    "Identity": _LAYER,
     "InputLayer": "name dtype batch_shape sparse ragged optional",
     "LayerNormalization": f"{_LAYER} {_NORM} rms_scaling",
     "LayerScale": f"{_LAYER} init_values projection_dim",
@@ -51,6 +52,8 @@ KERAS_3_4 = {
     "Ones": "",
     "ReLU": f"{_LAYER} max_value negative_slope threshold",
     "Rescaling": f"{_LAYER} scale offset",
+    "Resizing": f"{_LAYER} height width interpolation crop_to_aspect_ratio pad_to_aspect_ratio"
+    " fill_mode fill_value data_format",
     "Reshape": f"{_LAYER} target_shape",
     "Sequential": f"{_LAYER} layers build_input_shape",
     "Stack": "axis",
@@ -154,6 +157,30 @@ def test_nothing_is_left_that_older_keras_refuses(run, application):
     shapes = [weights.shape for weights in network.weights]
     again = keras.models.model_from_json(json.dumps(config))
     assert [weights.shape for weights in again.weights] == shapes
+
+
+def test_a_resized_network_of_the_users_own_is_one_of_them():
+    pixels = keras.Input((48, 48, 3))
+    x = keras.layers.Resizing(32, 32)(pixels)
+    features = keras.layers.Identity()(keras.layers.GlobalAveragePooling2D()(x))
+    config = package.for_older_keras(json.loads(keras.Model(pixels, features).to_json()))
+    assert all(keys <= set(KERAS_3_4[name].split()) for name, keys in configs(config))
+
+
+def test_layers_that_keras_does_not_have_are_refused(run, tmp_path):
+    class Odd(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    network = keras.Sequential([keras.Input((4, 4, 3)), Odd(), keras.layers.Flatten()])
+    network.save(tmp_path / "model.keras")
+    with pytest.raises(
+        InputError, match=r"model\.keras: found \w+'s Odd, expected layers of Ke"
+    ):
+        package.package(
+            "odd", {"models": [tmp_path / "model.keras"]}, {"submission": tmp_path / "z"}
+        )
+    assert not (tmp_path / "z").exists()
 
 
 def test_a_key_with_another_value_stays():

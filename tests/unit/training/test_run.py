@@ -15,7 +15,7 @@ from hemagrid.errors import InputError, Stopped
 from hemagrid.models import backbones
 from hemagrid.revisions import REVISIONS
 from hemagrid.training import checkpoints
-from hemagrid.training.embeddings import predict
+from hemagrid.training.embeddings import cache_features, predict
 from hemagrid.training.run import train_run
 from hemagrid.training.trainer import score
 
@@ -137,6 +137,46 @@ def test_a_transfer_run_from_files_to_files(caches, tmp_path, eager):
     assert best["val_loss"].is_monotonic_decreasing
     kept = score(found, io.read_table(caches["table_val"])["label"].to_numpy())
     assert kept == pytest.approx(tuple(best.iloc[-1][["val_loss", "val_accuracy"]]))
+
+
+OWN = """
+import keras
+
+def build(image_size):
+    pixels = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Resizing(24, 24)(pixels)
+    x = keras.layers.Conv2D(4, 3, name="first")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dropout(0.5)(x)
+    return keras.Model(pixels, keras.layers.Conv2D(5, 3)(x))
+"""
+
+
+@pytest.mark.parametrize("top", [None, "first"])
+def test_a_run_on_a_network_of_the_users_own(data_set, tmp_path, eager, top):
+    (tmp_path / "own.py").write_text(OWN)
+    own = {"application": None, "top": top}
+    inputs = data_set | {"weights": tmp_path / "mine.weights.h5"}
+    write = {"module": tmp_path / "own.py", "function": "build", "top": top}
+    start = {"application": None, "weights": "own"}
+    backbones.write_weights(inputs["weights"], start, 32, 1, **write)
+    (tmp_path / "own.py").unlink()  # needed no longer
+    caches = {
+        f"{kind}_{name}": tmp_path / f"{kind}_{name}.npy"
+        for kind in ("activations", "embeddings")
+        for name in ("train", "val")
+    }
+    made = caches | {"cost": tmp_path / "cost.json"}
+    images = {name: data_set[f"images_{name}"] for name in ("train", "val")}
+    embedded = images | {"weights": inputs["weights"]}
+    cache_features("mine", own, "float32", embedded, made, tmp_path / "checkpoints")
+    settings = TRANSFER_RUN | {"backbone": own | {"batch_size": 16}}
+    out = paths(tmp_path / "run")
+    train_run("mine_cfg1", settings, inputs | caches, out, tmp_path / "checkpoints")
+    rates = {"feature_extraction": 1e-3, "finetune_top": 1e-4, "finetune_all": 1e-5}
+    if top is None:
+        del rates["finetune_top"]
+    check_run(out, rates, data_set)
 
 
 def test_a_tuned_run_is_the_run_of_the_head_that_was_found(caches, tmp_path, eager):
