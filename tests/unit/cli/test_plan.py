@@ -33,6 +33,20 @@ def test_an_unmeasured_network_is_named_and_left_out(config, tmp_path):
     )
 
 
+def test_a_network_of_the_users_own_is_measured_under_its_name(config, tmp_path):
+    write_table(tmp_path / speeds.OWN_SPEEDS, measured())
+    own = {"application": None, "module": "own.py", "function": "build", "top": None}
+    config["backbones"]["vgg16"] |= own
+    text = " ".join(plan.describe([TRAIN], config, tmp_path).split())
+    assert "Not measured and so left out: own.py:build." in text
+    assert "vgg16 has no `top`: finetune_top trains what follows the layer that build()" in text
+    rows = measured().assign(application="own.py:build", top="")
+    write_table(tmp_path / speeds.OWN_SPEEDS, rows)
+    config["backbones"]["vgg16"]["top"] = "block4_pool"
+    text = plan.describe([TRAIN], config, tmp_path)
+    assert "own.py:build, cut at block4_pool" in text and "has no `top`" not in text
+
+
 def test_without_a_gpus_speed_the_plan_says_so(config, tmp_path):
     text = plan.describe([TRAIN], config, tmp_path, "MEASURE IT")
     assert "those of ONE CPU core" in text.replace("\n", " ") and "  MEASURE IT" in text
