@@ -45,6 +45,8 @@ def build(path, function, image_size, top=None):
             anything else.
     """
     namespace = {"__name__": Path(path).stem, "__file__": str(path)}
+    registered = keras.saving.get_custom_objects()
+    before = set(registered)
     try:
         # Not imported, which would leave the file's bytes and its folder to later imports.
         tree = ast.parse(Path(path).read_bytes(), str(path))
@@ -54,9 +56,9 @@ def build(path, function, image_size, top=None):
         raise InputError(_failure(path, error)) from error
     finally:
         # The jobs that load the network will not know what the file registered.
-        registered = keras.saving.get_custom_objects()
-        for name in [n for n, each in registered.items() if _package(each) not in PACKAGES]:
-            del registered[name]
+        for name in set(registered) - before:
+            if _package(registered[name]) not in PACKAGES:
+                del registered[name]
     model, boundary = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
     line = next(node.lineno for node in tree.body if getattr(node, "name", None) == function)
     place = f"{path}, line {line}, {function}()"
@@ -65,7 +67,7 @@ def build(path, function, image_size, top=None):
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D()(features)
     features = keras.layers.Identity(name=END_OF_TRUNK)(features)
-    features = keras.layers.Identity(name="features")(features)
+    features = keras.layers.Identity(name="backbone_output")(features)
     network = keras.Model(model.inputs[0], features, name=model.name)
     return network, top or boundary or END_OF_TRUNK
 
