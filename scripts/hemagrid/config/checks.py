@@ -171,10 +171,10 @@ def check_layout():
     if found:
         raise InputError(
             f"{found[0]}: found predictions of an earlier release, in which training made them "
-            f"({len(found)} runs), expected {names.PREDICTIONS}. Runs would be trained again. "
-            "With the config that they were made with, they can be kept:\n"
+            f"({len(found)} runs with controls), expected {names.PREDICTIONS}. Snakemake would "
+            "train the runs again. With the config that made them, they can be kept:\n"
             f"  rm {names.FORMER_PREDICTIONS.format(run='*')}\n"
-            "  snakemake --touch --until train  # and your --configfile, --directory\n"
+            f"  snakemake --touch {names.MODEL.format(run='*')} # and --configfile as before\n"
             "Then run the study as before: it predicts, and trains nothing. To train all runs "
             "again, leave the second command out."
         )

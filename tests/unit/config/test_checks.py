@@ -324,7 +324,9 @@ def test_predictions_of_an_earlier_release_are_told_and_what_to_do(study):
         path = study / "results" / run / "predictions.npz"
         path.parent.mkdir(parents=True)
         path.touch()
-    with pytest.raises(InputError, match=r"random_labels/predictions.npz: found .*\(2 runs\)"):
+    with pytest.raises(
+        InputError, match=r"random_labels/predictions.npz: found .*\(2 runs with"
+    ):
         checks.check_layout()
 
 
