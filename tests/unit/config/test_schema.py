@@ -195,7 +195,7 @@ def test_canonical_values(path, value, canonical):
         "splits.train": ("0.6", 0, 1),
         "splits.test": (math.nan,),
         "augmentation.train.randaugment.n": (3.5, 0, 11),
-        "augmentation.test_augmented.augmix.m": (1.01, -0.1),
+        "augmentation.test_augmented.augmix.m": (1.01, 0),
         "cnns.baseline_cnn": (None,),
         "cnns.baseline_cnn.filters": ([], [0]),
         "cnns.baseline_cnn.dropout": (1.0,),
