@@ -143,7 +143,8 @@ def summarize(metrics, predictions, *, bootstrap, seed):
 
     Returns:
         Content of metrics.json, with the mean of every score and the names of the
-        `replicates`. Calibration curves, abstention and cost are those of the run itself.
+        `replicates`. Calibration curves, abstention, cost and the accuracy by
+        augmentation policy are those of the run itself.
 
     Raises:
         InputError: The replicates did not predict on the same images.
