@@ -44,7 +44,7 @@ def coverage(replicates, variances, studies):
     spread = rng.chisquare(freedom, (studies, 2)) / freedom
     found = spread * np.add([first, second], both)
     off = abs(rng.normal(size=studies)) * np.sqrt(sum(variances))
-    ours = [standard_error([(a, freedom), (b, freedom)], images)[:2] for a, b in found]
+    ours = [standard_error([(a, freedom), (b, freedom)], images, np.inf)[:2] for a, b in found]
     error, degrees = np.transpose(ours)
     total = found.sum(axis=1) + images
     satterthwaite = total**2 / (found**2).sum(axis=1) * freedom

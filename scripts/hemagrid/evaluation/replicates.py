@@ -13,7 +13,8 @@ replicates does not repair that: with three of them it is too narrow by a third.
 So the components are estimated by analysis of variance (Satterthwaite 1946, Biometrics Bulletin
 2, "An approximate distribution of estimates of variance components"), and the interval is that
 of Student's t. Its degrees of freedom are those of the seeds, divided by their share of the
-variance: the few degrees count for the part that rests on few replicates. For the seeds of two
+variance: the few degrees count for the part that rests on few replicates. Images add theirs as
+Satterthwaite has it, which matters where groups are few, such as patients. For the seeds of two
 models, which share nothing although their numbers are equal, they are the mean of the two
 formulas of Welch 1947 (Biometrika 34), one of which is too cautious and one too bold.
 `tests/benchmarks/replicate_intervals.py` prints the coverage of this choice beside others: for
@@ -56,20 +57,21 @@ def compare_accuracies(ours, theirs, groups, alpha=ALPHA):
         both models have one replicate}.
     """
     n, n_groups = len(groups), len(np.unique(groups))
+    others = max(n_groups - 1, 1)
     first, second = _per_group(ours, groups), _per_group(theirs, groups)
     difference = first.mean(axis=0) - second.mean(axis=0)
     two_more = 2 / n**2
-    images = np.square(difference).sum() / n_groups**2 + two_more
+    images = np.square(difference).sum() / (n_groups * others) + two_more
     seeds, shared = [], 0.0
     for right, per_group in ((ours, first), (theirs, second)):
         replicates = len(right)
         if replicates > 1:
             seeds.append((np.mean(right, axis=1).var(ddof=1) / replicates, replicates - 1))
             off = per_group - per_group.mean(axis=0)
-            freedom = (replicates - 1) * (n_groups - 1)
-            shared += np.square(off).sum() / max(freedom, 1) / (replicates * n_groups)
+            freedom = (replicates - 1) * others
+            shared += np.square(off).sum() / freedom / (replicates * n_groups)
     value = float(np.mean(ours) - np.mean(theirs))
-    error, freedom, share = standard_error(seeds, max(images - shared, two_more))
+    error, freedom, share = standard_error(seeds, max(images - shared, two_more), others)
     half = -error * special.stdtrit(freedom, alpha / 2)
     return {
         "value": value,
@@ -108,7 +110,7 @@ def mean_scores(labels, predicted, groups, k, *, resamples, seed, alpha=ALPHA):
         scores(*sums.reshape(-1, replicates, 3, k).transpose(2, 0, 1, 3))
         for sums in resampled_sums(rows, groups, resamples=resamples, seed=seed)
     ]
-    support = np.unique(labels, return_counts=True)[1]
+    support, others = np.unique(labels, return_counts=True)[1], len(np.unique(groups)) - 1
     summary = {}
     for score, values in found.items():
         draws = np.concatenate([chunk[score] for chunk in drawn])
@@ -117,7 +119,8 @@ def mean_scores(labels, predicted, groups, k, *, resamples, seed, alpha=ALPHA):
         weight = 1 / n if score == "accuracy" else 1 / (len(support) * support.min())
         two_more = 2 * weight**2
         seeds = [(values.var(ddof=1) / replicates, replicates - 1)]
-        error, freedom, share = standard_error(seeds, max(images + two_more - shared, two_more))
+        images = max(images + two_more - shared, two_more)
+        error, freedom, share = standard_error(seeds, images, max(others, 1))
         value = float(values.mean())
         half = -error * special.stdtrit(freedom, alpha / 2)
         summary[score] = {
@@ -192,13 +195,14 @@ def summarize_run(inputs, out, **settings):
     write_json(out, summarize(metrics, predictions, **settings))
 
 
-def standard_error(seeds, images):
+def standard_error(seeds, images, others):
     """Estimate the standard error of a mean over seeds and images, or of a difference of two.
 
     Args:
         seeds: For each model with several replicates the variance of its mean over seeds, and
             the number of replicates less one.
         images: Variance that images bring, without what the variances over seeds contain.
+        others: Number of groups of images less one.
 
     Returns:
         (standard error, degrees of freedom of its t distribution, share of the variance, 0 to
@@ -207,12 +211,13 @@ def standard_error(seeds, images):
     by_seed = sum(variance for variance, _ in seeds)
     total = by_seed + images
     if by_seed == 0:
-        return np.sqrt(total), np.inf, 0.0 if seeds else None
+        return np.sqrt(total), others, 0.0 if seeds else None
     shares = [(variance / by_seed, freedom) for variance, freedom in seeds]
     cautious = 1 / sum(share**2 / freedom for share, freedom in shares)
     bold = 1 / sum(share**2 / (freedom + 2) for share, freedom in shares) - 2
     share = by_seed / total
-    return np.sqrt(total), (cautious + bold) / 2 / share, float(share)
+    freedom = 1 / (2 * share / (cautious + bold) + (1 - share) ** 2 / others)
+    return np.sqrt(total), freedom, float(share)
 
 
 def _per_group(right, groups):

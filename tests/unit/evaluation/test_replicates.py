@@ -36,11 +36,12 @@ def test_intervals_hold_the_truth_and_equal_models_seldom_differ(replicates, see
     assert share == pytest.approx(by_seed / (by_seed + by_image), abs=0.2)
 
 
-def test_copies_of_an_image_are_one_image():
+@pytest.mark.parametrize("images", [8, 100])
+def test_copies_of_an_image_are_one_image_however_few_there_are(images):
     rng, covered = np.random.default_rng(0), []
-    groups = np.repeat(np.arange(100), 4)
+    groups = np.repeat(np.arange(images), 4)
     for _ in range(STUDIES):
-        ours, theirs = (answers(rng, 3, 0.02, 0.3, 100).repeat(4, axis=1) for _ in "ab")
+        ours, theirs = (answers(rng, 3, 0.02, 0.3, images).repeat(4, axis=1) for _ in "ab")
         row = compare_accuracies(ours, theirs, groups)
         covered.append(row["low"] <= 0 <= row["high"])
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
