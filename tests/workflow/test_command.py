@@ -1,11 +1,13 @@
 """`hemagrid` on a study and before one."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -106,6 +108,31 @@ def test_a_finished_study_does_without_its_caches(hemagrid, copied, tmp_path):
     (copied / model).unlink()
     again = jobs_in(hemagrid("plan", "all", model, *settings))
     assert (again["embed"], again["train"]) == ((1, "CPU"), (2, "CPU"))
+
+
+def test_a_replicate_is_added_to_a_finished_study(copied, snakemake, in_folder, tmp_path):
+    (tmp_path / "more.yaml").write_text(
+        "{replicates: {cnns: 2}, grid: {cnns: [baseline_cnn]}, "
+        "views: [], codabench: {runs: []}}"
+    )
+    results = copied / "results"
+    model = (results / "baseline_cnn" / "model.keras").read_bytes()
+    made = ["results/baseline_cnn/replicates.json", "results/tables/replicates.csv"]
+    result = snakemake(
+        copied, *made, *in_folder(copied, TINY, tmp_path / "more.yaml"), "--cores", 2
+    )
+    assert result.returncode == 0, result.said
+    assert (results / "baseline_cnn" / "model.keras").read_bytes() == model
+    assert (results / "baseline_cnn_s2" / "model.keras").read_bytes() != model
+    assert not (results / "regularized_cnn_s2").exists()
+    table = pd.read_csv(results / "tables" / "replicates.csv").set_index("run")
+    assert list(table.index)[:2] == ["baseline_cnn", "baseline_cnn_s2"] and len(table) == 6
+    assert list(table["train_seed"])[:3] == [42, 43, 42]
+    summary = json.loads((results / "baseline_cnn" / "replicates.json").read_text())
+    for subset in ("val", "test", "test_augmented"):
+        of_both = table[f"{subset}_accuracy_pct"][:2]
+        accuracy = summary["subsets"][subset]["accuracy"]
+        assert 100 * accuracy["value"] == pytest.approx(of_both.mean())
 
 
 def test_a_report_of_what_is_finished(hemagrid, copied):

@@ -216,6 +216,15 @@ def test_another_severity_trains_nothing(remade, overlay):
     assert "compare_corruptions" in again
 
 
+def test_another_replicate_trains_itself_alone(study, plan, overlay):
+    planned = plan(study.folder, *study.arguments, overlay("replicates: {cnns: 2}"))
+    later = {"baseline_cnn_s2", "regularized_cnn_s2"}
+    for rule in ("train", "predict"):
+        assert {Path(path).parts[1] for path in planned if planned[path] == rule} == later
+    assert {"summarize", "list_replicates"} <= set(planned.values())
+    assert set(planned.values()) - CHEAP == {"train", "predict"}
+
+
 def test_the_reason_for_a_job_fits_on_the_screen(study, snakemake, overlay):
     changed = overlay("training: {finetune_all: {epochs: 2}}\nevaluation: {bootstrap: 300}\n")
     result = snakemake(study.folder, *study.arguments, changed, "--dry-run")
