@@ -147,6 +147,7 @@ def test_one_result_plans_only_what_it_needs(clone, plan):
         },
         "results/dataset/test.npy": "originals",
         "results/dataset/test.csv": "originals",
+        "results/dataset/augmented_copies.csv": "audit_copies",
         "resources/weights/convnext.weights.h5": "backbone_weights",
         "results/trunks/convnext/train.npy": "embed",
         "results/trunks/convnext/val.npy": "embed",
