@@ -18,14 +18,20 @@ if grid.corruptions(config):
         "seed": config["seed"],
         "revision": revision("corrupt"),
     }
-# The run that looks at eight views.
-VIEWED = {f"{run}{names.WITH_VIEWS}": run for run in config["views"]}
+# What a row of eight views needs of its run.
+VIEWED = {
+    f"{run}{names.WITH_VIEWS}": {
+        "model": fill(names.MODEL, run=run),
+        "cost": fill(names.COST, run=run),
+    }
+    for run in config["views"]
+}
 
 
 def made_of(wildcards):
     """Name the runs that answer for a row; all of them until the best are known."""
     if wildcards.run not in config["ensembles"]:
-        return [VIEWED.get(wildcards.run, wildcards.run)]
+        return [wildcards.run.removesuffix(names.WITH_VIEWS)]
     members = config["ensembles"][wildcards.run]["members"]
     return members or trained_replicates(wildcards)
 
@@ -67,10 +73,9 @@ rule predict:
 
 rule views:
     input:
+        unpack(lookup("{run}", within=VIEWED)),
         **per_subset(names.SUBSET_IMAGES, EVALUATED, "images_{subset}"),
         **per_subset(names.SUBSET_TABLE, [names.TRAIN, *EVALUATED], "table_{subset}"),
-        model=collect(names.MODEL, run=lookup("{run}", within=VIEWED)),
-        cost=collect(names.COST, run=lookup("{run}", within=VIEWED)),
     output:
         **{name: update(path) for name, path in NAMED_PREDICTIONS.items()},
         cost=names.COST,
