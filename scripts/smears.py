@@ -6,5 +6,6 @@ from hemagrid.logs import job
 with job(snakemake.log[0], snakemake.output):
     write_smears(
         snakemake.output.folder,
+        image_size=snakemake.params.image_size,
         **snakemake.params.settings,
     )

@@ -7,6 +7,5 @@ with job(snakemake.log[0]):
     summarize_run(
         dict(snakemake.input.items()),
         snakemake.output.summary,
-        bootstrap=snakemake.params.bootstrap,
-        seed=snakemake.params.seed,
+        **snakemake.params.settings,
     )

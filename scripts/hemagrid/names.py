@@ -74,8 +74,9 @@ LEFT_OUT = "results/dataset/{test_set}_left_out.csv"
 SUBSET_IMAGES = "results/dataset/{subset}.npy"
 SUBSET_TABLE = "results/dataset/{subset}.csv"
 COPIES = "results/dataset/augmented_copies.csv"
-SMEARS = "resources/smears"
-SECOND_LAB = "resources/second_lab"
+DRAWN = "resources/{drawn}"
+SMEARS = DRAWN.format(drawn="smears")
+SECOND_LAB = DRAWN.format(drawn="second_lab")
 
 # Backbones
 WEIGHTS = "resources/weights/{backbone}.weights.h5"

@@ -34,18 +34,6 @@ except InputError as error:
 
 RUNS = grid.grid(config)
 KNOWN = grid.known_runs(config)
-TUNED = [
-    run.name
-    for run in KNOWN.values()
-    if run.head in names.TUNED_HEADS and run.replicate == 1
-]
-# The replicates of each run, itself first.
-REPLICATES = {
-    run.name: [replicate.name for replicate in grid.replicates(config, run)]
-    for run in KNOWN.values()
-    if not run.repeats
-}
-REPEATED = [run for run, replicates in REPLICATES.items() if len(replicates) > 1]
 COMBINED = grid.combinations(config)
 EVALUATED = grid.evaluated_subsets(config)
 # Rules after training run again when this changes; those before it have a `revision`.
@@ -110,65 +98,6 @@ def content(path, record=None):
 
 
 LIGHT = {"mem_mb": per_attempt(1000), "runtime": per_attempt(10)}
-
-
-def tuned_runs(wildcards):
-    """Name the tuned runs: after the checkpoint, unless the config names their backbones."""
-    if not grid.tunes(config):
-        return []
-    chosen = config["tuning"]["backbones"]
-    if chosen is None:
-        finalists = checkpoints.select_finalists.get().output.finalists
-        chosen = json.loads(Path(finalists).read_text())["finalists"]
-    return list(grid.tuned_runs(config, chosen))
-
-
-def trained_runs(wildcards):
-    """Name the runs with a network: those of the grid, then the tuned ones."""
-    return [*RUNS, *tuned_runs(wildcards)]
-
-
-def predicting_runs(wildcards):
-    """Name the runs with a network, then the rows that are made of them."""
-    return [*trained_runs(wildcards), *COMBINED]
-
-
-def evaluated_runs(wildcards):
-    """Name all rows: runs with a network, what is made of them, then the controls."""
-    return [*predicting_runs(wildcards), *names.CONTROLS]
-
-
-def trained_replicates(wildcards):
-    """Name all networks that are trained: each run of `trained_runs` with its replicates."""
-    return [name for run in trained_runs(wildcards) for name in REPLICATES[run]]
-
-
-def predicting_replicates(wildcards):
-    """Name the networks of `trained_replicates`, then the rows that are made of them."""
-    return [*trained_replicates(wildcards), *COMBINED]
-
-
-def tuned_replicates(wildcards):
-    """Name the tuned runs, each with its replicates."""
-    return [name for run in tuned_runs(wildcards) for name in REPLICATES[run]]
-
-
-def evaluated_replicates(wildcards):
-    """Name all runs: those that are trained with their replicates, then the controls."""
-    return [*trained_replicates(wildcards), *names.CONTROLS]
-
-
-def metrics_of(*runs):
-    """Name the metrics of runs: the summary of its replicates where a run has several."""
-    return [
-        fill(names.SUMMARY if run in REPEATED else names.METRICS, run=run)
-        for run in runs
-    ]
-
-
-def all_metrics(wildcards):
-    """Name the metrics of all runs and controls, as `metrics_of`."""
-    return metrics_of(*evaluated_runs(wildcards))
 
 
 def fill(pattern, **wildcards):

@@ -31,13 +31,21 @@ DUPLICATES = part(
     "near_duplicate_distance",
     "label_conflicts",
 )
+# What is drawn for the demonstration: its data set, and a test set of other cells.
+DRAWN = {
+    "smears": config["dataset"]["smears"] | {"seed": grid.split_seed(config)},
+    "second_lab": {
+        "per_class": checks.SECOND_LAB_CELLS,
+        "stain_shift": 3,
+        "seed": grid.split_seed(config) + 1,
+    },
+}
 GROUPING = config["dataset"]["groups"] or {}
 
 
 localrules:
     fetch_bloodmnist,
     smears,
-    second_lab,
     acquire_dataset,
     fingerprint,
     deduplicate,
@@ -70,50 +78,23 @@ rule fetch_bloodmnist:
 
 rule smears:
     output:
-        folder=directory(names.SMEARS),
+        folder=directory(names.DRAWN),
     log:
-        "logs/smears.log",
+        "logs/smears/{drawn}.log",
     benchmark:
-        "benchmarks/smears.tsv"
+        "benchmarks/smears/{drawn}.tsv"
+    wildcard_constraints:
+        drawn=either(DRAWN),
     conda:
         "../../envs/cpu.yaml"
     resources:
         **LIGHT,
     params:
-        settings={
-            **config["dataset"]["smears"],
-            "image_size": config["dataset"]["image_size"],
-            "seed": grid.split_seed(config),
-        },
+        settings=lookup("{drawn}", within=DRAWN),
+        image_size=config["dataset"]["image_size"],
         revision=revision("smears"),
     message:
-        "Drawing blood smears for the demonstration"
-    script:
-        "../../scripts/smears.py"
-
-
-rule second_lab:
-    output:
-        folder=directory(names.SECOND_LAB),
-    log:
-        "logs/second_lab.log",
-    benchmark:
-        "benchmarks/second_lab.tsv"
-    conda:
-        "../../envs/cpu.yaml"
-    resources:
-        **LIGHT,
-    params:
-        settings={
-            "per_class": checks.SECOND_LAB_CELLS,
-            "image_size": config["dataset"]["image_size"],
-            # Other cells than the study's.
-            "seed": grid.split_seed(config) + 1,
-            "stain_shift": 3,
-        },
-        revision=revision("smears"),
-    message:
-        "Drawing blood smears of a second laboratory for the demonstration"
+        "Drawing blood smears for the demonstration: {wildcards.drawn}"
     script:
         "../../scripts/smears.py"
 

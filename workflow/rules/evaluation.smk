@@ -120,8 +120,10 @@ rule summarize:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
     params:
-        bootstrap=config["evaluation"]["bootstrap"],
-        seed=grid.split_seed(config),
+        settings={
+            "bootstrap": config["evaluation"]["bootstrap"],
+            "seed": grid.split_seed(config),
+        },
         code=CODE,
     message:
         "Averaging the replicates of {wildcards.run}"

@@ -28,14 +28,6 @@ VIEWED = {
 }
 
 
-def made_of(wildcards):
-    """Name the runs that answer for a row; all of them until the best are known."""
-    if wildcards.run not in config["ensembles"]:
-        return [wildcards.run.removesuffix(names.WITH_VIEWS)]
-    members = config["ensembles"][wildcards.run]["members"]
-    return members or trained_replicates(wildcards)
-
-
 localrules:
     ensemble,
     control,

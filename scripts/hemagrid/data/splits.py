@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from hemagrid import io
 from hemagrid.errors import InputError
 
 ORDERS = 20  # in which groups that the user names are placed, until one is within the tolerance
@@ -20,6 +21,26 @@ LISTED = 5  # groups in one error message
 COLUMNS = ["id", "label", "class_name", "source", "near_group", "split"]
 
 logger = logging.getLogger(__name__)
+
+
+def write_splits(inputs, out, shares, seed, tolerance=None):
+    """Divide the kept images among splits, from files to a file.
+
+    Args:
+        inputs: Path `duplicates` and, if the user names groups, `groups`.
+        out: Path of splits.csv.
+        shares: As in `split`.
+        seed: As in `split`.
+        tolerance: As in `split_groups`.
+    """
+    duplicates = io.read_table(inputs["duplicates"])
+    if inputs["groups"]:
+        table = split_groups(
+            duplicates, io.read_table(inputs["groups"]), shares, seed, tolerance
+        )
+    else:
+        table = split(duplicates, shares, seed)
+    io.write_table(out, table)
 
 
 def split(duplicates, shares, seed):

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from hemagrid.io import replacing, write_text
+from hemagrid.io import read_json, read_sparse, read_table, replacing, write_text
 from hemagrid.names import CNN, HOLDOUT, TEST, TEST_AUGMENTED, TRAIN, VAL, subset_title
 from hemagrid.reporting import text
 from hemagrid.tuning.trials import best_trial
@@ -53,6 +53,26 @@ def save(chart, path_svg, path_pdf):
     write_text(path_svg, drawing)
     with replacing(path_pdf) as temporary:
         temporary.write_bytes(vl_convert.svg_to_pdf(drawing))
+
+
+def save_run(inputs, out):
+    """Draw the figures of one run.
+
+    Args:
+        inputs: Paths of its `metrics` and `confusion` and, if it was trained, `history`.
+        out: Paths `confusion`, `reliability`, `abstention` and, with a history, `curves` of
+            SVGs; with `_pdf` after the name those of PDFs.
+    """
+    metrics = read_json(inputs["metrics"])
+    drawn = {
+        "confusion": confusion_matrices(read_table(inputs["confusion"])),
+        "reliability": reliability(calibration_of(metrics), scaled_calibration_of(metrics)),
+        "abstention": risk_coverage(abstention_of(metrics)),
+    }
+    if "history" in inputs:
+        drawn["curves"] = learning_curves(read_sparse(inputs["history"], "phase"))
+    for name, chart in drawn.items():
+        save(chart, out[name], out[f"{name}_pdf"])
 
 
 def spec(chart):
