@@ -18,7 +18,7 @@ ON_GPU = {"embed", "train", "predict", "views"}
 RESUMED = {"train", "search"}
 SUBMITTED = ON_GPU | {"augment", "search", "explain"}
 # Named finalists are known before anything has run.
-TUNED = ("--config", "tuning={backbones: [vgg16], adamw: [convnext]}")
+TUNED = ("--config", "tuning={backbones: [vgg16], adamw: [convnext]}", "views=[vgg16_cfg1]")
 
 # Runs snakemake's command line and prints every job that it announces, as JSON.
 JOBS = """

@@ -128,7 +128,7 @@ def test_the_plan_and_the_state_of_a_new_study(hemagrid, tmp_path):
     planned = hemagrid("plan", "--configfile", TINY, "--directory", study)
     assert (planned.status, planned.error) == (0, "")
     jobs = jobs_of(planned.out)
-    counts = {"train": "4", "embed": "1", "augment": "3", "evaluate": "6"}
+    counts = {"train": "4", "embed": "1", "augment": "3", "evaluate": "8"}
     assert {rule: jobs[rule][0] for rule in counts} == counts
     assert planned.out.startswith("4 runs in the grid, ") and jobs["smears"][1] == "local"
     assert "GPU" not in {cells[1] for cells in jobs.values()}
