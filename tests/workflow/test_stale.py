@@ -33,6 +33,9 @@ COMPARED = REPORT | {
     *("aggregate", "compare_with_winner", "compare_tuned", "plot_grid", "explain"),
     *("record_study", "select_finalists", "compare_corruptions"),
 }
+# What follows the training of a run. The best runs make an ensemble, which has a package.
+TRAINED = {"train", "predict", "evaluate", "plot_run", "ensemble", "plot_combined"}
+TRAINED |= {"package_submission", "score_submission"}
 
 
 @pytest.fixture
@@ -189,7 +192,7 @@ def test_a_change_in_the_config_makes_its_runs_again(study, plan, overlay, text,
     assert {path.split("/")[1] for path, rule in again.items() if rule == "train"} == set(runs)
     expected = {"provenance", "report"} | others
     if runs:
-        expected |= {"train", "evaluate", "plot_run"} | COMPARED - {"select_finalists"}
+        expected |= TRAINED | COMPARED - {"select_finalists"}
     assert set(again.values()) == expected
 
 
@@ -240,7 +243,7 @@ def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, remade):
         again = remade()
     finally:
         (tmp_path / "model.keras").rename(model)
-    assert again == {"train", "evaluate", "plot_run"} | COMPARED
+    assert again == TRAINED | COMPARED
 
 
 # The user's own files.
