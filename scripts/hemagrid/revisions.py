@@ -23,8 +23,8 @@ REVISIONS = {
     "augment": 1,
     "originals": 1,
     "backbone_weights": 1,
-    "embed": 1,
-    "train": 1,
+    "embed": 2,
+    "train": 2,
     "predict": 1,
     "corrupt": 1,  # of the rule predict
     "search": 1,

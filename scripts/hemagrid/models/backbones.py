@@ -29,7 +29,7 @@ def build_backbone(application, image_size):
     ConvNeXt's depthwise convolutions, become `DepthwiseConv2D`: the same sums, several times
     faster. Dropout inside the network (EfficientNet's) is off, because backbones run in
     inference mode but Keras passes `training=True` on to a nested model that was called with
-    `training=False`.
+    `training=False`. On a CPU, mixed_bfloat16 holds for convolutions and matrix products alone.
 
     Args:
         application: The name of a network in `keras.applications`.
@@ -39,7 +39,7 @@ def build_backbone(application, image_size):
         A Keras model from pixels 0-255 (B, S, S, 3) to pooled features (B, F).
     """
     network = _as_shipped(application, image_size, weights=None)
-    return own_networks.without_dropout(_with_depthwise_layers(network))
+    return _single_precision(own_networks.without_dropout(_with_depthwise_layers(network)))
 
 
 def _as_shipped(application, image_size, weights):
@@ -82,6 +82,16 @@ def _with_depthwise_layers(network):
         )
 
     return keras.models.clone_model(network, clone_function=clone)
+
+
+def _single_precision(network):
+    """Let a CPU compute in bfloat16 only what it is faster at; return the network."""
+    on_cpu = not any(map(keras.distribution.list_devices, ("gpu", "tpu")))
+    if on_cpu and keras.config.dtype_policy().name == "mixed_bfloat16":
+        for layer in network.layers:
+            if not isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+                layer.dtype_policy = "float32"
+    return network
 
 
 def _copy_weights(shipped, backbone):

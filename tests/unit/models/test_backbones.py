@@ -20,6 +20,7 @@ from hemagrid import io
 from hemagrid.config.loading import ROOT
 from hemagrid.errors import InputError
 from hemagrid.models import backbones
+from hemagrid.training import backend
 
 SIZE = 48
 FETCHED = "MobileNetV3Small"
@@ -83,6 +84,21 @@ def test_backbone_is_the_shipped_network(network, draw):
 
 def test_no_convolution_is_left_in_groups(network):
     assert all(getattr(layer, "groups", 1) == 1 for layer in network.backbone.layers)
+
+
+def test_half_precision_is_for_products_alone(draw):
+    def built(precision):
+        backend.begin(1, precision)
+        network = backbones.build_backbone(SMALL, SIZE)
+        return network, features(network, draw(range(4)))
+
+    half, found = built("mixed_bfloat16")
+    _, expected = built("float32")
+    kinds = {type(layer).__name__ for layer in half.layers if layer.compute_dtype == "bfloat16"}
+    assert kinds == {"Conv2D"}
+    assert all(weight.dtype == "float32" for weight in half.weights)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1 * expected.std())
+    assert not np.array_equal(found, expected)
 
 
 def test_backbone_stays_in_inference_mode_inside_a_model_that_trains(network, draw):
