@@ -128,7 +128,11 @@ RESTS_ON_SPLITS = {"originals", "augment", "backbone_weights", "embed", "train",
 def test_a_raised_revision_makes_its_stage_and_what_follows_again(
     clone, by_clone, stage, expensive
 ):
-    edit(clone / "scripts/hemagrid/revisions.py", f'"{stage}": 1', f'"{stage}": 2')
+    edit(
+        clone / "scripts/hemagrid/revisions.py",
+        f'"{stage}": {REVISIONS[stage]},',
+        f'"{stage}": 99,',
+    )
     again = by_clone()
     assert again & REVISIONS.keys() == expensive
     assert COMPARED - {"select_finalists"} <= again
