@@ -106,7 +106,7 @@ def test_every_job_has_a_log_and_a_benchmark(study):
         }
         assert {f"train/{run}" for run in TRAINED} <= names
         assert {f"evaluate/{run}" for run in [*ANSWERING, *CONTROLS]} <= names
-        assert {"aggregate", "report", "embed/mobilenetv3", "smears"} <= names
+        assert {"aggregate", "report", "embed/mobilenetv3", "smears/smears"} <= names
 
 
 # Contracts of the data.

@@ -313,18 +313,21 @@ def reliability(calibration, scaled=None):
         calibration: {subset: bins, as `metrics.calibration` returns them}.
         scaled: The same after temperature scaling, for a second panel, or None.
     """
-    panel, said = _reliability_panel(calibration)
+    # One scale of sizes, since the panels share it.
+    both = [*calibration.values(), *(scaled or {}).values()]
+    largest = max((bin_["n"] for bins in both for bin_ in bins), default=1)
+    panel, said = _reliability_panel(calibration, largest)
     said = f"Accuracy in bins of confidence{said}"
     if scaled is None:
         return panel.properties(description=said)
-    other, after = _reliability_panel(scaled)
+    other, after = _reliability_panel(scaled, largest)
     return alt.hconcat(
         panel.properties(title="as predicted"),
         other.properties(title="after temperature scaling"),
     ).properties(description=f"{said}. After temperature scaling{after}")
 
 
-def _reliability_panel(calibration):
+def _reliability_panel(calibration, largest):
     subsets = _test_subsets(list(calibration))
     rows = pd.DataFrame(
         [bin_ | {"subset": subset_title(s)} for s in subsets for bin_ in calibration[s]],
@@ -348,7 +351,6 @@ def _reliability_panel(calibration):
             n=("number of images", ","),
         ),
     )
-    largest = max(rows["n"], default=1)
     points = base.mark_point(filled=True, opacity=1).encode(
         shape=shape.legend(orient="bottom", symbolStrokeWidth=0),
         size=alt.Size("n:Q", legend=None).scale(domain=[0, largest], range=[12, 300]),
