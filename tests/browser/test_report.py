@@ -70,6 +70,12 @@ UNREADABLE = """
     const own = parts(getComputedStyle(e).backgroundColor);
     return own.a === 1 ? own.rgb : over(own, ground(e.parentElement));
   };
+  // The ground of a number of the heat map is its square, whose label begins as its own does.
+  const square = (e) => {
+    const cell = e.ariaLabel?.match(/^corruption: .*?; run: [^;]*/)?.[0];
+    return cell && [...e.closest("svg").querySelectorAll("path[aria-label]")].find((other) =>
+      other.ariaLabel.startsWith(cell));
+  };
   const luminance = (rgb) => {
     const [r, g, b] = rgb.map((v) => v / 255).map((v) =>
       v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -80,13 +86,11 @@ UNREADABLE = """
   for (const e of document.body.querySelectorAll("*")) {
     const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
     if (!own || !e.getClientRects().length || e.closest("noscript, script")) continue;
-    // The squares of the heat map are the ground of its numbers.
-    if (e.ariaLabel?.startsWith("corruption: ")) continue;
     seen += 1;
     const style = getComputedStyle(e);
     const inks = parts(e.closest("svg") ? style.fill : style.color);
     inks.a *= style.opacity * (e.closest("svg") ? style.fillOpacity : 1);
-    const under = ground(e);
+    const under = square(e) ? parts(getComputedStyle(square(e)).fill).rgb : ground(e);
     const lights = [luminance(over(inks, under)), luminance(under)].sort((a, b) => b - a);
     const contrast = (lights[0] + 0.05) / (lights[1] + 0.05);
     if (contrast < READABLE) found.push([e.outerHTML.slice(0, 150), contrast]);

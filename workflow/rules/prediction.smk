@@ -15,7 +15,7 @@ if grid.corruptions(config):
     CORRUPTED = {"corrupted_test": names.CORRUPTED}
     CORRUPTIONS = {
         "sets": grid.corruptions(config),
-        "seed": config["seed"],
+        "seed": grid.split_seed(config),
         "revision": revision("corrupt"),
     }
 # What a row of eight views needs of its run.

@@ -154,7 +154,7 @@ def find_run(run, directory):
             missing = []
     if missing:
         found = [path for name in (_MODEL, _COST) for path in folder.parent.glob(f"*/{name}")]
-        trained = sorted({path.parent.name for path in found})
+        trained = sorted({path.parent.name for path in found} - {run})
         raise InputError(
             f"{folder}: found no {' and no '.join(missing)}, expected a trained run; trained "
             f"in this study: {', '.join(trained) or 'none'}. Name one of them, or the study's "

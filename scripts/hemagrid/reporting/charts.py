@@ -753,7 +753,6 @@ def corruption_heat_map(table, summary):
         columns={"accuracy_pct": "accuracy", "fall_points": "fall"}
     )
     most = max(cells["fall"].max(), 1.0)
-    cells["dark"] = cells["fall"] > 0.7 * most
     worst = cells.iloc[cells["fall"].to_numpy().argmax()]
     base = alt.Chart(cells).encode(
         x=alt.X("corruption:N", title=None)
@@ -771,12 +770,13 @@ def corruption_heat_map(table, summary):
     )
     squares = base.mark_rect().encode(
         color=alt.Color("fall:Q", title="fall, points")
-        .scale(range=["#FFF5EB", "#A63603"], domain=[0, most], clamp=True)
+        # The darkest square still shows its number.
+        .scale(range=["#FFF5EB", "#F16913"], domain=[0, most], clamp=True)
         .legend(format=".0f", orient="bottom", gradientLength=160)
     )
     numbers = base.mark_text(fontSize=11).encode(
         text=alt.Text("accuracy:Q", format=".1f"),
-        color=alt.when("datum.dark").then(alt.value("white")).otherwise(alt.value("#222222")),
+        color=alt.value("#222222"),
     )
     return (squares + numbers).properties(
         width=alt.Step(40),
