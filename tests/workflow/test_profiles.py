@@ -119,14 +119,10 @@ def asked(job, *keys):
 
 def test_only_rules_that_outlast_the_start_of_a_job_become_jobs():
     text = "".join(file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
-    local = {
-        name
-        for block in re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, flags=re.M)
-        for name in re.findall(r"\w+", block)
-    }
-    assert (
-        set(re.findall(r"^(?:rule|checkpoint) (\w+):", text, flags=re.M)) - local == SUBMITTED
-    )
+    _, *parts = re.split(r"^(?:rule|checkpoint) (\w+):\n", text, flags=re.M)
+    rules = dict(zip(parts[::2], parts[1::2], strict=True))
+    local = {name for name, body in rules.items() if "\n    localrule: True\n" in body}
+    assert rules.keys() - local == SUBMITTED
 
 
 def test_one_machine_asks_for_memory_time_and_threads_alone(default_jobs):

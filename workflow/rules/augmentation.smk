@@ -10,12 +10,6 @@ untouched test set.
 REDRAW = {"redraw": True} if config["augmentation"]["blank"] == "redraw" else {}
 
 
-localrules:
-    originals,
-    audit_copies,
-    contact_sheet,
-
-
 rule augment:
     input:
         images=names.IMAGES,
@@ -55,6 +49,7 @@ rule originals:
         "logs/originals.log",
     benchmark:
         "benchmarks/originals.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -78,6 +73,7 @@ rule audit_copies:
     benchmark:
         "benchmarks/audit_copies.tsv"
     priority: 10
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -107,6 +103,7 @@ rule contact_sheet:
         "logs/contact_sheet/{subset}.log",
     benchmark:
         "benchmarks/contact_sheet/{subset}.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -15,10 +15,6 @@ STARTING_FILES = {
 }
 
 
-localrules:
-    backbone_weights,
-
-
 rule backbone_weights:
     # Random weights are drawn by means of training images, weights of the user's are copied.
     # A network of the user's own is built here alone: what it becomes goes into the output.
@@ -36,6 +32,7 @@ rule backbone_weights:
         "benchmarks/backbone_weights/{backbone}.tsv"
     # First of all: what a network cannot give is said before anything is queued.
     priority: 100
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

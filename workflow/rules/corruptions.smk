@@ -10,10 +10,6 @@ WORSE_TABLES = ["corruptions", "corruption_summary"] * bool(CORRUPTIONS)
 WORSE = {name: fill(names.TABLE, table=name, format="csv") for name in WORSE_TABLES}
 
 
-localrules:
-    compare_corruptions,
-
-
 rule compare_corruptions:
     input:
         test=collect(PREDICTED[names.TEST], run=trained_runs),
@@ -44,6 +40,7 @@ rule compare_corruptions:
         "logs/compare_corruptions.log",
     benchmark:
         "benchmarks/compare_corruptions.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

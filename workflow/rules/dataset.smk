@@ -43,19 +43,6 @@ DRAWN = {
 GROUPING = config["dataset"]["groups"] or {}
 
 
-localrules:
-    fetch_bloodmnist,
-    smears,
-    acquire_dataset,
-    fingerprint,
-    deduplicate,
-    groups,
-    acquire_test_set,
-    test_set,
-    split,
-    audit,
-
-
 rule fetch_bloodmnist:
     output:
         archive=BLOODMNIST,
@@ -63,6 +50,7 @@ rule fetch_bloodmnist:
         "logs/fetch_bloodmnist.log",
     benchmark:
         "benchmarks/fetch_bloodmnist.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -85,6 +73,7 @@ rule smears:
         "benchmarks/smears/{drawn}.tsv"
     wildcard_constraints:
         drawn=either(DRAWN),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -112,6 +101,7 @@ rule acquire_dataset:
         "logs/acquire_dataset.log",
     benchmark:
         "benchmarks/acquire_dataset.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -139,6 +129,7 @@ rule fingerprint:
         "logs/fingerprint.log",
     benchmark:
         "benchmarks/fingerprint.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2
@@ -163,6 +154,7 @@ rule deduplicate:
         "logs/deduplicate.log",
     benchmark:
         "benchmarks/deduplicate.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -187,6 +179,7 @@ rule groups:
         "logs/groups.log",
     benchmark:
         "benchmarks/groups.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -217,6 +210,7 @@ rule acquire_test_set:
         test_set="|".join(config["test_sets"]) or "(?!)",
     # What is wrong with a set is said before runs are trained.
     priority: 100
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -254,6 +248,7 @@ rule test_set:
     wildcard_constraints:
         test_set="|".join(TEST_SETS) or "(?!)",
     priority: 100
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2
@@ -279,6 +274,7 @@ rule split:
         "logs/split.log",
     benchmark:
         "benchmarks/split.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -308,6 +304,7 @@ rule audit:
         "logs/audit.log",
     benchmark:
         "benchmarks/audit.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -59,13 +59,6 @@ OF_REPLICATES = {
 }
 
 
-localrules:
-    evaluate,
-    summarize,
-    plot_run,
-    plot_combined,
-
-
 rule evaluate:
     # A control has no network and so no cost.
     input:
@@ -86,6 +79,7 @@ rule evaluate:
         "benchmarks/evaluate/{run}.tsv"
     # Seconds, as every rule here: a cluster job of its own would cost more.
     priority: 10
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -114,6 +108,7 @@ rule summarize:
     wildcard_constraints:
         run=either(REPEATED),
     priority: 10
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -152,6 +147,7 @@ rule plot_run:
         "benchmarks/plot_run/{run}.tsv"
     wildcard_constraints:
         run=either(KNOWN),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -177,6 +173,7 @@ rule plot_combined:
         "benchmarks/plot_combined/{run}.tsv"
     wildcard_constraints:
         run=either(COMBINED),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

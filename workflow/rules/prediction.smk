@@ -28,11 +28,6 @@ VIEWED = {
 }
 
 
-localrules:
-    ensemble,
-    control,
-
-
 rule predict:
     # One job per run. Predictions that stand are kept: another test set costs itself alone.
     input:
@@ -106,6 +101,7 @@ rule ensemble:
         "benchmarks/ensemble/{run}.tsv"
     wildcard_constraints:
         run=either(config["ensembles"]),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -131,6 +127,7 @@ rule control:
         "benchmarks/control/{run}.tsv"
     wildcard_constraints:
         run="|".join(names.CONTROLS),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -72,17 +72,6 @@ TUNED_FILES = [
 TRIALS_FILES = expand(names.TRIALS_FIGURE, format=FORMATS, allow_missing=True)
 
 
-localrules:
-    aggregate,
-    list_replicates,
-    compare_with_winner,
-    plot_grid,
-    plot_classes,
-    provenance,
-    record_study,
-    report,
-
-
 rule aggregate:
     input:
         metrics=all_metrics,
@@ -131,6 +120,7 @@ rule aggregate:
         "logs/aggregate.log",
     benchmark:
         "benchmarks/aggregate.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -162,6 +152,7 @@ rule list_replicates:
         "logs/list_replicates.log",
     benchmark:
         "benchmarks/list_replicates.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -194,6 +185,7 @@ rule compare_with_winner:
         "logs/compare_with_winner.log",
     benchmark:
         "benchmarks/compare_with_winner.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -240,6 +232,7 @@ rule plot_grid:
         "logs/plot_grid.log",
     benchmark:
         "benchmarks/plot_grid.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -268,6 +261,7 @@ rule plot_classes:
         "logs/plot_classes.log",
     benchmark:
         "benchmarks/plot_classes.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -292,6 +286,7 @@ rule provenance:
         "logs/provenance.log",
     benchmark:
         "benchmarks/provenance.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -337,6 +332,7 @@ rule record_study:
         "logs/record_study.log",
     benchmark:
         "benchmarks/record_study.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -390,6 +386,7 @@ rule report:
         "logs/report.log",
     benchmark:
         "benchmarks/report.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:

@@ -9,11 +9,6 @@ HELD_BACK = names.HOLDOUT if names.HOLDOUT in EVALUATED else names.TEST
 HIDDEN_SET = config["codabench"]["hidden_set"] or HELD_BACK
 
 
-localrules:
-    package_submission,
-    score_submission,
-
-
 rule package_submission:
     input:
         unpack(
@@ -31,6 +26,7 @@ rule package_submission:
         "benchmarks/package_submission/{run}.tsv"
     wildcard_constraints:
         run=either([*KNOWN, *COMBINED]),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -58,6 +54,7 @@ rule score_submission:
         "benchmarks/score_submission/{run}.tsv"
     wildcard_constraints:
         run=either([*KNOWN, *COMBINED]),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     threads: 2

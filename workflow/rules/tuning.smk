@@ -23,12 +23,6 @@ if config["tuning"]["backbones"] is not None:
     RIVALS = []
 
 
-localrules:
-    select_finalists,
-    plot_trials,
-    compare_tuned,
-
-
 # A checkpoint: which runs the study goes on to is known once this is written.
 checkpoint select_finalists:
     input:
@@ -39,6 +33,7 @@ checkpoint select_finalists:
         "logs/select_finalists.log",
     benchmark:
         "benchmarks/select_finalists.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -101,6 +96,7 @@ rule plot_trials:
         "benchmarks/plot_trials/{run}.tsv"
     wildcard_constraints:
         run="|".join(TUNED),
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
@@ -144,6 +140,7 @@ rule compare_tuned:
         "logs/compare_tuned.log",
     benchmark:
         "benchmarks/compare_tuned.tsv"
+    localrule: True
     conda:
         "../../envs/cpu.yaml"
     resources:
