@@ -268,6 +268,7 @@ class _Study:
         names = [f"{subset}_accuracy_pct" for subset in text.subsets_of(self.grid)]
         bounds = [f"{name}_{bound}" for name in names for bound in ("low", "high")]
         names += ["replicates", "gap_points", "test_balanced_accuracy_pct", "test_macro_f1_pct"]
+        names += ["test_auc"]
         names += [
             "test_calibration_error_pct",
             "codabench_pct",
@@ -339,6 +340,7 @@ class _Study:
             ]
             columns += [f"{subset}_{score}_pct" for score in scores]
             columns = [name for column in columns for name in with_bounds(column)]
+            columns.append(f"{subset}_auc")
             rows = self.grid[self.grid[f"{subset}_accuracy_pct"].notna()]
             known = self.metrics[rows["run"].iloc[0]]["subsets"][subset]
             per_class = known["per_class"].items()

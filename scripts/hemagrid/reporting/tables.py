@@ -78,12 +78,13 @@ def grid_table(metrics, codabench=None):
 
     Returns:
         A data frame with one row per run, in the order given; a missing run has a row without
-        numbers. Columns that end in `_pct` are in %. `gap_points` (test minus augmented test
-        accuracy) and `{test set}_drop_points` (test accuracy minus that on other images) are in
-        percentage points. `_low` and `_high` bound 95 % intervals. Where runs have several
-        replicates, scores are means over them, `_least` and `_most` the range, `replicates` the
-        number, and `seed_share_pct` the part of the variance of an accuracy that more
-        replicates would reduce.
+        numbers. Columns that end in `_pct` are in %. `{subset}_auc` is the macro one-vs-rest
+        area under the ROC curve, 0 to 1. `gap_points` (test minus augmented test accuracy) and
+        `{test set}_drop_points` (test accuracy minus that on other images) are in percentage
+        points. `_low` and `_high` bound 95 % intervals. Where runs have several replicates,
+        scores are means over them, `_least` and `_most` the range, `replicates` the number, and
+        `seed_share_pct` the part of the variance of an accuracy that more replicates would
+        reduce.
     """
     known = [m for m in metrics.values() if m]
     subsets = list(dict.fromkeys(subset for m in known for subset in m["subsets"]))
@@ -96,6 +97,7 @@ def grid_table(metrics, codabench=None):
             columns += [column] if score == "calibration_error" else with_bounds(column)
             if repeated and score == "accuracy":
                 columns += [f"{column}_least", f"{column}_most", f"{subset}_seed_share_pct"]
+        columns.append(f"{subset}_auc")
         if any("drop" in m["subsets"].get(subset, ()) for m in known):
             columns += with_bounds(f"{subset}_drop_points")
     columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
@@ -110,6 +112,7 @@ def grid_table(metrics, codabench=None):
         for subset, scores in m["subsets"].items():
             for score in SCORES:
                 put(row, f"{subset}_{score}_pct", scores[score])
+            row[f"{subset}_auc"] = scores["auc"]
             if "replicates" in m:
                 accuracy = scores["accuracy"]
                 for bound in ("least", "most"):

@@ -144,6 +144,8 @@ def heading(name):
     if name.endswith("_seed_share_pct"):
         subset = name.removesuffix("_seed_share_pct")
         return f"{subset_title(subset)} accuracy, seed's share of the variance, %"
+    if name.endswith("_auc"):
+        return f"{subset_title(name.removesuffix('_auc'))} AUC"
     if name.endswith("_drop_points"):
         return f"test minus {subset_title(name.removesuffix('_drop_points'))}, points"
     return name
@@ -258,6 +260,7 @@ _SPELLINGS = {
     "_points": "{:z.1f}".format,
     "_pct": "{:z.1f}".format,
     "seconds": duration,
+    "_auc": "{:.4f}".format,
     "_rate": "{:g}".format,
     "_decay": "{:g}".format,
     "_loss": "{:.3f}".format,

@@ -47,6 +47,7 @@ def metrics(kind, test, augmented, backbone=None, head=None, cost=True):
         interval = {"value": value, "low": value - 0.01, "high": value + 0.01}
         names = ("accuracy", "balanced_accuracy", "macro_f1")
         return dict.fromkeys(names, interval) | {
+            "auc": 0.98765,
             "calibration_error": 0.05,
             "scaled_calibration_error": 0.02 if cost else None,
             "abstention": {
@@ -88,6 +89,7 @@ def test_the_grid_holds_every_run_once(study):
     assert row["test_accuracy_pct"] == pytest.approx(95)
     assert row["test_accuracy_pct_low"] == pytest.approx(94)
     assert row["test_calibration_error_pct"] == pytest.approx(5)
+    assert row["test_auc"] == 0.98765
     assert row["gap_points"] == pytest.approx(25)
     assert row["training_seconds"] == 90.5
     assert row["parameters"] == 1234567
