@@ -41,7 +41,7 @@ faults: | $(INSTALLED)
 	@HEMAGRID_SLOW_FAULTS=1 $(VENV)/bin/pytest -v tests/cluster
 
 test: venv check
-	@$(VENV)/bin/pytest
+	@$(VENV)/bin/pytest -n 2 --dist loadgroup
 
 check: venv
 	@$(VENV)/bin/ruff format --check scripts tests

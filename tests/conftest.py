@@ -20,6 +20,18 @@ ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 CLONED = ("config", "envs", "profiles", "scripts", "workflow")
 PATIENCE = 600  # seconds that any one command may take
+# Fixtures of a session that are dear to make, and the group of the tests that use them.
+SHARED = {"study": "study", "site": "cluster", "cluster": "cluster"}
+
+
+def pytest_collection_modifyitems(items):
+    """Group the tests for `pytest -n 2 --dist loadgroup`: one process per group.
+
+    Tests that share a study or a cluster are a group, the others of a file are one.
+    """
+    for item in items:
+        groups = (SHARED[name] for name in item.fixturenames if name in SHARED)
+        item.add_marker(pytest.mark.xdist_group(next(groups, str(item.path))))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
-"""The demonstration on a cluster, through profiles/slurm: where did its jobs run?
+"""A study on a cluster, through profiles/slurm: where did its jobs run?
 
-Unless slow tests are asked for or a real cluster is named, `short.yaml` leaves out the third
-phase. `HEMAGRID_CONFIG` names another config to run.
+It is the smallest study that has every kind of run. If slow tests are asked for or a real
+cluster is named, it is the demonstration. `HEMAGRID_CONFIG` names another config to run.
 """
 
 import os
@@ -16,17 +16,15 @@ import pytest
 
 from hemagrid.names import TRAINED, VIEWS
 
+from ..conftest import TINY
 from .conftest import ROOT, SLOW
 
-SHORT = Path(__file__).with_name("short.yaml")
 
-
-def configs(site):
-    """The config files of the study: the demonstration's, and what makes it short."""
+def config(site):
+    """The config file of the study."""
     if chosen := os.environ.get("HEMAGRID_CONFIG"):
-        return [Path(chosen).absolute()]
-    whole = SLOW or not site.own
-    return [ROOT / "config" / "demo.yaml"] + [SHORT] * (not whole)
+        return Path(chosen).absolute()
+    return ROOT / "config" / "demo.yaml" if SLOW or not site.own else TINY
 
 
 PATIENCE = 3600  # seconds that the study may take once it is submitted
@@ -69,7 +67,7 @@ def default_partition(slurm):
 
 
 def test_the_study_runs_on_the_cluster_and_every_network_on_a_gpu_of_it(site, start, clone):
-    arguments = ["--profile", site.profile, "--configfile", *configs(site), *site.options]
+    arguments = ["--profile", site.profile, "--configfile", config(site), *site.options]
     said, jobs = jobs_while(
         start(clone, *arguments, **site.slurm.variables), site.slurm, clone.resolve()
     )
