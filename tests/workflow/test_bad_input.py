@@ -106,6 +106,15 @@ def test_a_bad_config_is_refused_before_anything_is_planned(run, folder):
     assert not (folder / "results").exists()
 
 
+def test_a_wrong_run_name_is_told_before_anything_is_planned(run):
+    result = run("results/convnxt_cfg1/metrics.json", "-n", config={})
+    refused(
+        result, "found no run named convnxt_cfg1, expected one of baseline_cnn, regularized"
+    )
+    assert "did you mean convnext_cfg1?" in result.said
+    assert "Building DAG" not in result.said
+
+
 # A bad npz.
 
 

@@ -60,10 +60,11 @@ def test_a_finished_study_has_nothing_to_do_and_every_run_is_finished(hemagrid, 
     assert "0 jobs to do" in hemagrid("plan", *settings)
     # The config need not be named again: it is recorded.
     status = hemagrid("status", "--directory", study.folder)
-    assert status.startswith("6 runs: 6 finished") and "before training" not in status
+    assert status.startswith("8 runs: 8 finished") and "before training" not in status
     transfer = [f"mobilenetv3_{head}" for head in ("cfg1", "cfg2", "tuned", "tuned_adamw")]
-    for run in ("baseline_cnn", "regularized_cnn", *transfer):
-        assert re.search(rf"^{run} +finished ", status, flags=re.MULTILINE)
+    combined = ("top", "regularized_cnn+views")
+    for run in ("baseline_cnn", "regularized_cnn", *transfer, *combined):
+        assert re.search(rf"^{re.escape(run)} +finished ", status, flags=re.MULTILINE)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_finished_study_does_without_its_caches(hemagrid, copied, tmp_path):
     assert not {"trunks", "embeddings"} & {path.name for path in (copied / "results").iterdir()}
     settings = ("--directory", copied, "--configfile", TINY)
     assert "0 jobs to do" in hemagrid("plan", *settings)
-    assert hemagrid("status", "--directory", copied).startswith("6 runs: 6 finished\n\nrun ")
+    assert hemagrid("status", "--directory", copied).startswith("8 runs: 8 finished\n\nrun ")
     # A model that is asked for again gets them again, and the other head looks out of date.
     model = "results/mobilenetv3_cfg2/model.keras"
     (copied / model).unlink()
@@ -148,7 +149,7 @@ def test_a_report_of_what_is_finished(hemagrid, copied):
     assert after.pop(page) and after == before
     # Another config than the recorded one is named.
     said = hemagrid("report", "--directory", copied, "--config", "seed=7")
-    assert "The study last ran with another config" in said
+    assert "The results are of another config" in said
     assert "They differ in: seed\n" in said
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hemagrid import names
 from hemagrid.cli import dag, options
+from hemagrid.config.loading import nearby
 from hemagrid.errors import InputError
 from hemagrid.reporting.text import size
 
@@ -20,8 +21,13 @@ def main(words):
     """Remove the caches, unless the study is unfinished."""
     arguments = options.read(words, options.parser("clean", TEXT))
     folder, _, config_name = options.study(arguments)
+    if not Path(folder, names.IMAGES).exists():
+        raise InputError(
+            f"{folder.absolute()}: found no {names.IMAGES}, expected the folder of a finished "
+            f"study; nothing was removed{nearby(folder)}"
+        )
     arguments.configfile = dag.recorded(arguments)[1:] or arguments.configfile
-    jobs, _ = dag.planned(arguments)
+    jobs, *_ = dag.planned(arguments)
     if jobs:
         raise InputError(
             f"this study is not finished: {len(jobs)} jobs to do, the first of which is "

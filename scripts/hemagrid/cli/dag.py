@@ -16,6 +16,7 @@ from snakemake.settings.types import (
     ResourceSettings,
 )
 
+from hemagrid.cli import reruns, targets
 from hemagrid.cli.estimate import Job
 from hemagrid.config.loading import ROOT, recorded_config
 from hemagrid.errors import InputError
@@ -33,10 +34,10 @@ def planned(arguments):
         arguments: What `options.read` returned.
 
     Returns:
-        (list of Jobs in the order of the rules, validated config)
+        (list of Jobs in the order of the rules, validated config, what `reruns.causes` says)
 
     Raises:
-        InputError: snakemake refuses; the message is what it says.
+        InputError: A target is not known, or snakemake refuses; the message is what it says.
     """
     try:
         with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -52,11 +53,13 @@ def planned(arguments):
                 snakefile=SNAKEFILE,
                 workdir=arguments.directory,
             )
+            inside = workflow._workflow
+            targets.check(arguments.targets, inside, inside.globals["NAMED"])
             with contextlib.redirect_stdout(io.StringIO()):
                 # The summary is not wanted, but it settles what is to run.
                 settings = DAGSettings(targets=set(arguments.targets), rerun_triggers=TRIGGERS)
                 workflow.dag(settings).summary()
-            inside = workflow._workflow
+            again = reruns.causes(inside.dag)
             order = [rule.name for rule in inside.rules]
             jobs = [
                 Job(
@@ -68,7 +71,8 @@ def planned(arguments):
                 for job in inside.dag.needrun_jobs()
                 if job.rule.name != "all"
             ]
-            return sorted(jobs, key=lambda job: order.index(job.rule)), inside.globals["config"]
+            jobs.sort(key=lambda job: order.index(job.rule))
+            return jobs, inside.globals["config"], again
     except (WorkflowError, RuleException) as error:
         raise InputError(str(error).strip()) from None
 

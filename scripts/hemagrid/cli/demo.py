@@ -30,7 +30,7 @@ def main(words):
     arguments = options.read(words, parser, new=True)
     # What jobs side by side may take: all but a tenth of this machine's memory.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20
-    ours = ["--quiet", "reason", "host", "--directory", "demo", "--rerun-incomplete"]
+    ours = ["--quiet", "reason", "host", "--directory", "demo"]
     ours += ["--configfile", ROOT / "config" / "demo.yaml", "--resources", f"mem_mb={memory}"]
     status = dag.run([*ours, *words])
     if status == 0:

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import shlex
 import sys
 
 from hemagrid import __version__
@@ -17,6 +18,13 @@ COMMANDS = {
     "clean": "remove the caches of a finished study",
     "demo": "run the complete small study: no network, no GPU, minutes",
 }
+
+GOES_ON = {
+    "submit": "what is finished stays, and this goes on from there",
+    "demo": "what is finished stays, and this goes on from there",
+    "clean": "this removes the caches that are left",
+}
+"""What the same command does after Ctrl-C; the others only read, and start over."""
 
 HELP = """usage: hemagrid COMMAND [options]
 
@@ -62,7 +70,10 @@ def main(words=None):
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted", file=sys.stderr)
+        does = GOES_ON.get(command, "nothing was changed, and this starts over")
+        print(
+            f"Interrupted: {does}: {shlex.join(['hemagrid', command, *rest])}", file=sys.stderr
+        )
         return 130
 
 

@@ -4,7 +4,7 @@ import shlex
 import textwrap
 from pathlib import Path
 
-from hemagrid.cli import dag, options
+from hemagrid.cli import dag, options, reruns
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured, count_images, storage
 from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
 from hemagrid.config.grid import grid, known_runs, replicates, tunable_backbones
@@ -31,8 +31,10 @@ def main(words):
         measure += f" --configfile {shlex.join(map(str, arguments.configfile))}"
     if arguments.directory:
         measure += f" --out {shlex.quote(str(folder / OWN_SPEEDS))}"
-    jobs, config = dag.planned(arguments)
+    jobs, config, again = dag.planned(arguments)
     print(describe(jobs, config, folder, measure))
+    if again:
+        print("\n" + reruns.describe(again, reruns.recorded_commit(folder)), end="")
 
 
 def describe(jobs, config, folder=".", command=MEASURE):

@@ -1,16 +1,22 @@
 """Classify new pictures with a trained run, read as its training pictures were."""
 
 import argparse
+import contextlib
 import csv
+import itertools
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from hemagrid.config.messages import listed
 from hemagrid.data.pictures import printable
 from hemagrid.errors import InputError
-from hemagrid.names import KERAS_HOME
+from hemagrid.evaluation import inference
+from hemagrid.evaluation.likeness import Likeness
+from hemagrid.names import IMAGES, KERAS_HOME, SAMPLES
 from hemagrid.reporting.text import aligned
 from hemagrid.training import jobs
 
@@ -37,31 +43,89 @@ def main(words):
         raise InputError(
             f"{arguments.directory}: found no such folder, expected that of a study"
         )
+    folder = inference.find_run(arguments.run, arguments.directory)
+    paths = inference.find_pictures(arguments.images)
     # Keras writes its settings there: into the study, from whatever folder this is called.
     os.environ.setdefault("KERAS_HOME", str(Path(arguments.directory, KERAS_HOME).absolute()))
     jobs.prepare(os.cpu_count())
-    from hemagrid.evaluation import inference
-
-    refused = []
-
-    def refuse(path, reason):
-        refused.append(path)
-        print(f"{path}: {reason}", file=sys.stderr)
-
-    folder = inference.find_run(arguments.run, arguments.directory)
-    pictures = []
-    for path in inference.find_pictures(arguments.images):
-        if path.exists():
-            pictures.append(path)
-        else:
-            refuse(printable(str(path)), "not found")
-    if not pictures:  # then Keras need not start
-        return 1
     write = write_csv if arguments.csv else write_table
-    write(
-        inference.run_classes(folder), inference.classify(folder, pictures, refuse), sys.stdout
-    )
+    refused, unlike = [], {}
+    with _own_messages() as messages:
+
+        def refuse(path, reason):
+            refused.append(path)
+            print(f"{path}: {reason}", file=messages)
+
+        def look(path, pixels, changes):
+            for difference in like.differences(path, pixels, changes):
+                unlike.setdefault(difference, []).append(printable(str(path)))
+
+        pictures = [path for path in paths if path.exists()]
+        for path in paths:
+            if not path.exists():
+                refuse(printable(str(path)), "not found")
+        like = _likeness(arguments.directory, messages) if pictures else None
+        found = inference.classify(folder, pictures, refuse, like and look)
+        if (first := next(found, None)) is None:
+            return 1
+        write(inference.run_classes(folder), itertools.chain([first], found), sys.stdout)
+        sys.stdout.flush()
+        if unlike:
+            print(describe(unlike), file=messages)
     return 1 if refused else 0
+
+
+def describe(unlike):
+    """Spell which pictures are unlike those of the study, one line per difference.
+
+    Args:
+        unlike: {difference: list of files}.
+    """
+    count = len({path for paths in unlike.values() for path in paths})
+    lines = [
+        f"Unlike the pictures of the study: {count}. What the network says of "
+        f"{'it' if count == 1 else 'them'} may mean little."
+    ]
+    lines += [f"  {what}: {listed(paths, 3)}" for what, paths in unlike.items()]
+    return "\n".join(lines)
+
+
+def _likeness(directory, messages):
+    """Return what the study's pictures look like, or None where they are not there."""
+    needed = [Path(directory, path) for path in (IMAGES, SAMPLES)]
+    if all(path.is_file() for path in needed):
+        return Likeness(directory)
+    print(
+        f"{' or '.join(map(str, needed))}: not found, so nobody looks whether these pictures "
+        "are like those of the study",
+        file=messages,
+    )
+    return None
+
+
+@contextlib.contextmanager
+def _own_messages():
+    """Yield the terminal for messages, and keep what frameworks print there from it.
+
+    TensorFlow writes some lines past Python. After an error of its own all that it said is
+    shown.
+    """
+    sys.stderr.flush()
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield terminal
+        except (InputError, KeyboardInterrupt):
+            raise
+        except Exception:
+            said.seek(0)
+            terminal.write(said.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal.fileno(), 2)
+            terminal.close()
 
 
 def write_csv(class_names, results, stream):

@@ -5,6 +5,7 @@ import os
 from hemagrid import names
 from hemagrid.cli import options
 from hemagrid.config.loading import differences, load_config, recorded_config
+from hemagrid.config.messages import listed
 from hemagrid.reporting.finished import report_finished
 
 TEXT = """
@@ -14,18 +15,29 @@ any time, also while jobs run.
 """
 
 
+LACKING = {
+    "missing": "Not finished and so not in it",
+    "older": "Evaluated by an earlier release and so not in it (snakemake evaluates again, in "
+    "seconds)",
+    "others": "In the folder but not in this config, and so not in it",
+}
+
+
 def main(words):
     """Write the report and say what it lacks and which config it is of."""
     arguments = options.read(words, options.parser("report", TEXT))
     folder, config, config_name = options.study(arguments)
     recorded = recorded_config(folder)
-    changed = differences(config, load_config([recorded])) if recorded else []
+    of = load_config([recorded]) if recorded else config
+    changed = differences(config, of)
     os.chdir(folder)
-    missing = report_finished(config, names.REPORT)
+    lacking = report_finished(config, names.REPORT, of)
     print(f"Wrote {folder / names.REPORT}, by {config_name}")
+    if not recorded:
+        print(f"The study has no record of its config ({names.CONFIG}): is this the one?")
     if changed:
-        more = f" and {len(changed) - 5} more" * (len(changed) > 5)
-        print(f"The study last ran with another config, {recorded}.")
-        print(f"They differ in: {', '.join(changed[:5])}{more}")
-    if missing:
-        print(f"Not finished and so not in it: {', '.join(missing)}")
+        print(f"The results are of another config, {recorded}, and the page shows that one.")
+        print(f"They differ in: {listed(changed, 5)}")
+    for kind, runs in lacking.items():
+        if runs:
+            print(f"{LACKING[kind]}: {listed(runs)}")

@@ -11,7 +11,14 @@ from pathlib import Path
 
 from hemagrid import names
 from hemagrid.cli import options
-from hemagrid.config.grid import grid, replicates, tunable_backbones, tuned_runs
+from hemagrid.config.grid import (
+    combinations,
+    grid,
+    replicates,
+    tunable_backbones,
+    tuned_runs,
+)
+from hemagrid.config.loading import nearby
 from hemagrid.io import read_json
 from hemagrid.reporting.text import aligned, duration
 from hemagrid.training import checkpoints
@@ -51,7 +58,10 @@ def main(words):
     print(describe(stages(config, folder), runs(config, folder)))
     print(f"\nThe study in {folder.absolute()}, by {config_name}.")
     if not (folder / names.IMAGES).exists():
-        print("It has no images yet: nothing has been run, or --directory is another folder.")
+        print(
+            "It has no images yet: nothing has been run, or --directory is another folder"
+            f"{nearby(folder)}."
+        )
 
 
 def stages(config, folder, now=None):
@@ -83,7 +93,7 @@ def stages(config, folder, now=None):
 
 
 def runs(config, folder, now=None):
-    """Say how far the runs of the grid are, and the tuned ones that are known so far.
+    """Say how far the runs of the grid, those tuned so far, and what is made of them are.
 
     Args:
         config: Validated config.
@@ -91,14 +101,16 @@ def runs(config, folder, now=None):
         now: Seconds since 1970; None stands for the present.
 
     Returns:
-        One dict per run: `run`; `state` (finished, trained, training, searching, stalled,
-        stopped, failed, waiting); `phase` ("2/3 finetune_top"); `on` (host and job); `epoch`
-        ("4/15"); `val acc` (0 to 1); `per epoch` (seconds); `images/s`; `left` (seconds, of the
-        phase or search, at most); `updated` (seconds ago); `note`; `log`. What is unknown is
-        None.
+        One dict per run, ensemble and run with views: `run`; `state` (finished, trained,
+        predicted, training, searching, stalled, stopped, failed, waiting); `phase` ("2/3
+        finetune_top"); `on` (host and job); `epoch` ("4/15"); `val acc` (0 to 1); `per epoch`
+        (seconds); `images/s`; `left` (seconds, of the phase or search, at most); `updated`
+        (seconds ago); `note`; `log`. What is unknown is None.
     """
     folder, now = Path(folder), _seconds(now)
-    return [_run(run, folder, now) for run in _planned(config, folder)]
+    made_of_runs = combinations(config).values()
+    rows = [_run(run, folder, now) for run in _planned(config, folder)]
+    return rows + [_combined(run, folder, now) for run in made_of_runs]
 
 
 def describe(stage_rows, run_rows):
@@ -217,6 +229,24 @@ def _run(run, folder, now):
         row |= {"state": "stopped", "note": "continues from there when it is started again"}
     elif row["log"]:
         row |= {"state": "failed", "note": "ended without a message: see its log"}
+    return row
+
+
+def _combined(run, folder, now):
+    """Say how far an ensemble or a run with views is: it predicts, and trains nothing."""
+    log = Path(names.LOG.format(rule=run.kind, name=run.name))
+    row = {"run": run.name, "state": "waiting"} | dict.fromkeys([*_COLUMNS, "note"][2:])
+    row["log"] = str(log) if (folder / log).is_file() else None
+    made = _age(folder / names.COST.format(run=run.name), now)
+    metrics = folder / names.METRICS.format(run=run.name)
+    evaluated, accuracy = _age(metrics, now), _accuracy(_read(metrics))
+    if made is not None and accuracy is not None and evaluated <= made:
+        return row | {"state": "finished", "val acc": accuracy}
+    if made is not None:
+        return row | {"state": "predicted", "note": "to be evaluated"}
+    end = _end(_last_lines(folder / log))
+    if end and end.startswith("Error:"):
+        return row | {"state": "failed", "note": end}
     return row
 
 

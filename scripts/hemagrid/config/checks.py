@@ -21,7 +21,7 @@ from hemagrid.config.grid import (
     without,
 )
 from hemagrid.config.hyperband import distinct_heads, heads_in
-from hemagrid.config.messages import as_written, did_you_mean, key_path
+from hemagrid.config.messages import as_written, did_you_mean, key_path, listed
 from hemagrid.errors import InputError
 from hemagrid.names import (
     RESERVED,
@@ -517,8 +517,8 @@ def _unknown_runs(key, runs, known):
     for name in runs:
         if name not in known:
             yield (
-                f"{key}: found {as_written(name)}, expected a run of this study"
-                f"{did_you_mean(name, known)}"
+                f"{key}: found {as_written(name)}, expected a run of this study: "
+                f"{listed(known)}{did_you_mean(name, known)}"
             )
 
 

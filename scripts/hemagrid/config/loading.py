@@ -4,9 +4,10 @@ from pathlib import Path
 
 import yaml
 
+from hemagrid.config.messages import listed
 from hemagrid.config.schema import validated
 from hemagrid.errors import InputError
-from hemagrid.names import CONFIG
+from hemagrid.names import CONFIG, IMAGES
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -50,6 +51,14 @@ def recorded_config(folder):
     """Return the path of the config that the study in `folder` last ran with, or None."""
     recorded = Path(folder, CONFIG)
     return recorded if recorded.is_file() else None
+
+
+def nearby(folder):
+    """Say which folders in, beside and above `folder` hold studies; nothing if none do."""
+    here = Path(folder).absolute()
+    places = [*here.parents, *sorted(here.glob("*/")), *sorted(here.parent.glob("*/"))]
+    found = [str(place) for place in places if Path(place, IMAGES).is_file() and place != here]
+    return f"; a study lies in {listed(found, 3)}" if found else ""
 
 
 def study_config(folder, paths=(), values=None):

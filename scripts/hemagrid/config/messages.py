@@ -90,6 +90,13 @@ def did_you_mean(word, known):
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def listed(words, most=40):
+    """Spell a list, but for what is beyond the first `most` words."""
+    words = list(words)
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
 def _expected(schema):
     """Say what a schema asks of a value."""
     if "title" in schema:

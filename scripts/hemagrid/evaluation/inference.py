@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hemagrid import io, logs, names
+from hemagrid.config.loading import nearby
 from hemagrid.config.messages import did_you_mean
 from hemagrid.data.corruptions import Corrupted
 from hemagrid.data.pictures import Unusable, printable, read_picture
@@ -159,6 +160,7 @@ def find_run(run, directory):
             f"{folder}: found no {' and no '.join(missing)}, expected a trained run; trained "
             f"in this study: {', '.join(trained) or 'none'}. Name one of them, or the study's "
             f"folder with --directory{did_you_mean(run, trained)}"
+            f"{'' if trained else nearby(directory)}"
         )
     return folder
 
@@ -197,16 +199,18 @@ def run_classes(folder):
     return read_predictions([folder / _PREDICTIONS])[0]
 
 
-def classify(folder, paths, refuse):
+def classify(folder, paths, refuse, look=None):
     """Yield the predictions of a run for pictures, in order.
 
-    At most one batch of pictures is in memory.
+    At most one batch of pictures is in memory. Keras starts once a picture can be read.
 
     Args:
         folder: Folder of the run, a Path.
         paths: Picture files, Paths.
         refuse: Function of (path as text, reason) that is called for each file that cannot be
             read.
+        look: Function of (path, pixels uint8 (S, S, 3), changes) that is called for each other
+            one, or None.
 
     Yields:
         (path as text, probabilities float32 (classes,)).
@@ -214,9 +218,12 @@ def classify(folder, paths, refuse):
     Raises:
         InputError: if Keras cannot load the model.
     """
-    network = load_run(folder)
     record = folder.parents[1] / names.SOURCE
     reading = io.read_json(record).get("reading", {}) if record.exists() else {}
+    paths = _from_first_readable(paths, refuse, reading)
+    if not paths:
+        return
+    network = load_run(folder)
     from hemagrid.training import embeddings  # imports Keras
 
     # A few pictures need not be padded to a whole batch.
@@ -225,15 +232,29 @@ def classify(folder, paths, refuse):
         read, pixels = [], []
         for path in paths[start : start + batch_size]:
             try:
-                picture, _ = read_picture(path, network.input_shape[1], **reading)
+                picture, changes = read_picture(path, network.input_shape[1], **reading)
             except Unusable as reason:
                 refuse(printable(str(path)), str(reason))
             else:
                 read.append(printable(str(path)))
                 pixels.append(np.asarray(picture))
+                if look:
+                    look(path, pixels[-1], changes)
         if pixels:
             found = embeddings.predict(network, np.stack(pixels), batch_size)
             yield from zip(read, found, strict=True)
+
+
+def _from_first_readable(paths, refuse, reading):
+    """Return the paths from the first picture that can be read on; refuse those before it."""
+    for place, path in enumerate(paths):
+        try:
+            read_picture(path, 1, **reading)
+        except Unusable as reason:
+            refuse(printable(str(path)), str(reason))
+        else:
+            return paths[place:]
+    return []
 
 
 def load_run(folder):

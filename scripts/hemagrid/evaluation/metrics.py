@@ -15,6 +15,13 @@ from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.io import read_json, read_table, write_json, write_table
 from hemagrid.names import COPIES, OWN, TEST, TRAINED, VAL, subset_title
 
+SCORES = {
+    *("n", "accuracy", "balanced_accuracy", "macro_f1", "auc", "calibration_error"),
+    *("calibration", "scaled_calibration_error", "scaled_calibration", "abstention"),
+    "per_class",
+}
+"""What metrics.json says of every subset; of some it says more."""
+
 logger = logging.getLogger(__name__)
 
 ALL = "all"

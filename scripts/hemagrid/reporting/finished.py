@@ -5,13 +5,15 @@ from pathlib import Path
 
 from hemagrid import names
 from hemagrid.config import grid
+from hemagrid.config.loading import nearby
 from hemagrid.errors import InputError
+from hemagrid.evaluation.metrics import SCORES
 from hemagrid.io import open_images, read_json, read_table
 from hemagrid.reporting import page, pictures, provenance, reference, resources, tables
 from hemagrid.tuning import finalists
 
 
-def report_finished(config, out):
+def report_finished(config, out, recorded=None):
     """Write the report of the runs that are finished in the current folder.
 
     It reads what is there and writes `out` alone: nothing is trained, fetched or removed, and
@@ -20,9 +22,12 @@ def report_finished(config, out):
     Args:
         config: The validated configuration.
         out: Path of the HTML page.
+        recorded: That which the results are of, if it is another one: the page shows it.
 
     Returns:
-        The names of the runs that are missing, in the order of the grid.
+        {"missing": runs of the config without metrics, "older": runs whose metrics an earlier
+        release wrote, "others": runs that are there and not in the config}, lists of names.
+        None of them is in the report.
 
     Raises:
         InputError: The data set has not been split yet, or two runs did not predict on the
@@ -31,14 +36,19 @@ def report_finished(config, out):
     if absent := [path for path in (names.IMAGES, names.AUDIT) if not Path(path).exists()]:
         raise InputError(
             f"{' and '.join(absent)}: not found in {Path.cwd()}, expected a study whose images "
-            "have been split; start it with snakemake, or change to its folder"
+            f"have been split; start it with snakemake, or change to its folder{nearby('.')}"
         )
     bases = grid.grid(config) | _tuned_runs(config)
     combined = grid.combinations(config)
     planned = [*bases, *combined]
-    missing = [run for run in planned if not _exists(names.METRICS, run=run)]
-    runs = [run for run in planned if run not in missing]
-    controls = [run for run in names.CONTROLS if _exists(names.METRICS, run=run)]
+    stored = sorted(
+        Path(path).parent.name for path in Path().glob(names.METRICS.format(run="*"))
+    )
+    older = [run for run in stored if not _is_current(run)]
+    current = set(stored) - set(older)
+    missing = [run for run in planned if run not in stored]
+    runs = [run for run in planned if run in current]
+    controls = [run for run in names.CONTROLS if run in current]
     replicates = {run: grid.replicates(config, base) for run, base in bases.items()}
     replicates |= {run: [row] for run, row in combined.items()}
     averaged = [
@@ -50,6 +60,8 @@ def report_finished(config, out):
         "audit": names.AUDIT,
         "metrics": [
             (names.SUMMARY if run in averaged else names.METRICS).format(run=run)
+            # What an earlier release wrote counts as absent.
+            + (".older" if run in older else "")
             for run in [*planned, *controls]
         ],
         "predictions": [
@@ -73,9 +85,17 @@ def report_finished(config, out):
         optional[f"images_{subset}"] = names.SUBSET_IMAGES.format(subset=subset)
     inputs |= {name: path for name, path in optional.items() if Path(path).exists()}
     with tempfile.TemporaryDirectory() as folder:
+        provenance.write_config(recorded or config, Path(folder, "config.yaml"))
         inputs |= _compare(config, inputs, runs, Path(folder))
         page.write_report(out, inputs, select_by=config["tuning"]["select_by"])
-    return missing
+    others = [run for run in stored if run not in [*planned, *names.CONTROLS]]
+    return {"missing": missing, "older": older, "others": others}
+
+
+def _is_current(run):
+    """Say whether the metrics of a run hold all that this release writes."""
+    subsets = read_json(names.METRICS.format(run=run))["subsets"].values()
+    return all(scores.keys() >= SCORES for scores in subsets)
 
 
 def _compare(config, inputs, runs, folder):
@@ -110,7 +130,6 @@ def _compare(config, inputs, runs, folder):
     )
     tables.compare_with_winner(inputs, made, settings)
     resources.write_usage(names.BENCHMARKS, made["resources"])
-    provenance.write_config(config, folder / "config.yaml")
     made["config"] = folder / "config.yaml"
     copies = names.SUBSET_TABLE.format(subset=names.TRAIN)
     augmented = names.SUBSET_IMAGES.format(subset=names.TRAIN)

@@ -73,7 +73,17 @@ def test_no_command_imports_keras():
         (["status", "convnext_cfg1"], "convnext_cfg1: found arguments that are not options"),
         (["plan", "--profile", "nowhere"], "nowhere: found no profile, expected a folder"),
         (["clean", "--bogus"], "unrecognized arguments: --bogus; see hemagrid clean --help"),
-        (["plan", "results/nope"], "No rule to produce results/nope"),
+        (["plan", "reprot"], "report, all; did you mean report?"),
+        (
+            ["plan", "results/convnxt_cfg1/metrics.json"],
+            "found no run named convnxt_cfg1, expected one of baseline_cnn, ",
+        ),
+        (
+            ["plan", "results/vgg16_cfg1/metric.json"],
+            "expected one of model.keras, history.csv, ",
+        ),
+        (["plan", "results/vgg16_cfg1/metric.json"], "; did you mean metrics.json?"),
+        (["plan", "vgg16_cfg1"], "results are results/vgg16_cfg1/metrics.json"),
         (["plan", "--configfile", "lost.yaml"], "dataset.path: found nothing at "),
         (["status", "--configfile", "bad.yaml"], "grid.cnns[0]: found the text 'nonsense'"),
         (["plan", "--configfile", "latin.yaml"], "latin.yaml: cannot be read as YAML ('utf-8'"),
@@ -85,7 +95,7 @@ def test_no_command_imports_keras():
             "RUN: found nothing, expected a run of config/config.yaml: baseline_cnn, ",
         ),
         (["submit", "vgg17_cfg1"], "vgg16_tuned_adamw; did you mean vgg16_cfg1?"),
-        (["clean"], "this study is not finished: "),
+        (["clean"], "found no results/dataset/images.npy, expected the folder of a finished "),
         (["report"], "expected a study whose images have been split"),
     ],
 )
@@ -110,7 +120,11 @@ def test_a_mistake_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, expec
             1,
             "Error: [Errno 13] Permission denied: 'a'\n",
         ),
-        (KeyboardInterrupt(), 130, "Interrupted\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "Interrupted: this removes the caches that are left: hemagrid clean\n",
+        ),
     ],
 )
 def test_what_ends_a_command_is_told_in_a_line(monkeypatch, capsys, raised, status, line):
@@ -135,7 +149,7 @@ def test_the_plan_and_the_state_of_a_new_study(hemagrid, tmp_path):
     assert not (study / "results").exists()
     shown = hemagrid("status", "--directory", study, "--configfile", TINY)
     assert (shown.status, shown.error) == (0, "")
-    assert shown.out.startswith("4 runs: 4 waiting")
+    assert shown.out.startswith("6 runs: 6 waiting")
     assert f"The study in {study}, by {TINY}.\nIt has no images yet" in shown.out
 
 

@@ -4,6 +4,7 @@ import csv
 from io import StringIO
 
 import numpy as np
+import pandas as pd
 import pytest
 from answers import write_answers
 from PIL import Image
@@ -57,14 +58,31 @@ def test_the_table_shows_the_class_and_the_next_within_its_width():
 
 def test_the_command(hemagrid, study, draw, tmp_path):
     (tmp_path / "slides" / "a").mkdir(parents=True)
-    for name, image in zip(("a/1.png", "b.png"), draw([0, 1], SIZE), strict=True):
+    images = draw([0, 1, 2], SIZE)
+    for name, image in zip(("a/1.png", "b.png"), images[:2], strict=True):
         Image.fromarray(image).save(tmp_path / "slides" / name)
+    Image.fromarray(np.zeros((8, 99), "uint8")).save(tmp_path / "slides" / "grey.png")
     (tmp_path / "slides" / "broken.png").write_bytes(b"\x89PNG")
+    dataset = study / "results" / "dataset"
+    dataset.mkdir()
+    np.save(dataset / "images.npy", images)
+    table = pd.DataFrame({"source": ["1.png", "2.png", "3.png"], "changes": "", "skipped": ""})
+    table.to_csv(dataset / "samples.csv")
     done = hemagrid("predict", RUN, "slides", "--directory", study, "--csv")
     assert done.status == 1
-    assert "slides/broken.png: not a picture that Pillow knows" in done.error
+    broken, header, *unlike = done.error.splitlines()  # and no word of the framework's
+    assert broken == "slides/broken.png: not a picture that Pillow knows"
+    assert header.startswith("Unlike the pictures of the study: 1. ")
+    for difference in (
+        "to RGB, as none of theirs was",
+        "padded, as ",
+        "brightest value outside",
+    ):
+        assert any(line.startswith(f"  {difference}") for line in unlike), unlike
+    assert all(line.endswith(": slides/grey.png") for line in unlike)
     rows = list(csv.reader(done.out.splitlines()))
-    assert [row[0] for row in rows[1:]] == [f"slides/{name}" for name in ("a/1.png", "b.png")]
+    files = [f"slides/{name}" for name in ("a/1.png", "b.png", "grey.png")]
+    assert [row[0] for row in rows[1:]] == files
     for row in rows[1:]:
         shares = np.array(row[2:], float)
         assert row[1] == CLASSES[shares.argmax()] and abs(shares.sum() - 1) < 1e-5

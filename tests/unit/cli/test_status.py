@@ -73,6 +73,19 @@ def test_replicates_have_rows_of_their_own(config, row, tmp_path):
     assert len(runs(config, tmp_path)) == 2 * (14 + 2)
 
 
+def test_what_is_made_of_runs_has_rows_too(config, row, tmp_path):
+    config["ensembles"] = {"best3": {"members": None, "best": 3}}
+    config["views"] = [RUN]
+    assert row("best3")["state"] == row(f"{RUN}+views")["state"] == "waiting"
+    log(tmp_path, "Error: too few runs", run="best3", rule="ensemble")
+    assert (row("best3")["state"], row("best3")["note"]) == ("failed", "Error: too few runs")
+    folder = tmp_path / "results" / f"{RUN}+views"
+    write_json(folder / "cost.json", {"members": [RUN]})
+    assert row(f"{RUN}+views")["note"] == "to be evaluated"
+    write_json(folder / "metrics.json", {"subsets": {"val": {"accuracy": {"value": 0.9}}}})
+    assert (row(f"{RUN}+views")["state"], row(f"{RUN}+views")["val acc"]) == ("finished", 0.9)
+
+
 @pytest.fixture
 def embed(config, tmp_path):
     """A function that gives the row of an embedding, as seen some seconds from now."""

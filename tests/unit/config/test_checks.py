@@ -159,8 +159,8 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
         ),
         (
             {"codabench": {"runs": ["convnext_cfg7"]}},
-            "codabench.runs: found the text 'convnext_cfg7', expected a run of this study; "
-            "did you mean convnext_cfg3?",
+            "codabench.runs: found the text 'convnext_cfg7', expected a run of this study: "
+            "baseline_cnn, ",
         ),
         (
             {"ensembles": {"vgg16_cfg1": {"best": 2}}},
@@ -190,7 +190,7 @@ from .conftest import CONFIG, DEFAULTS, SCHEMA, changed, problems
         (
             {"ensembles": {"two": {"members": ["vgg16_cfg1", "vgg16_cfg1_s2"]}}},
             "ensembles.two.members: found the text 'vgg16_cfg1_s2', expected a run of this "
-            "study; did you mean vgg16_cfg",
+            "study: baseline_cnn, ",
         ),
         (
             {"views": ["vgg16+views"]},

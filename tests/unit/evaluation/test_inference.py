@@ -139,10 +139,14 @@ def test_a_missing_run_is_refused_with_the_names_of_the_others(study, tmp_path):
         inference.find_run(RUN, tmp_path)
 
 
-def test_a_model_that_does_not_load_is_refused(tmp_path):
+def test_a_model_that_does_not_load_is_refused_once_there_is_a_picture(tmp_path, pictures):
     (tmp_path / "model.keras").write_bytes(b"not a zip")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    paths, refused = [tmp_path / "broken.png"], {}
+    assert list(inference.classify(tmp_path, paths, refused.__setitem__)) == []
+    assert list(refused) == [str(tmp_path / "broken.png")]
     with pytest.raises(InputError, match="model.keras: Keras .* cannot load it"):
-        list(inference.classify(tmp_path, [tmp_path / "a.png"], None))
+        list(inference.classify(tmp_path, [pictures / "b.png"], None))
 
 
 def test_an_ensemble_and_a_run_with_views_classify(study, pictures, draw):

@@ -39,8 +39,8 @@ def files(folder):
 
 def test_it_names_what_is_missing_and_touches_nothing_else(folder, config):
     before = files(folder)
-    missing = report_finished(config, folder / "my report.html")
-    assert missing == ["vgg16_cfg2", "convnext_tuned_adamw"][: len(missing)] == ["vgg16_cfg2"]
+    lacking = report_finished(config, folder / "my report.html")
+    assert lacking == {"missing": ["vgg16_cfg2"], "older": [], "others": []}
     after = files(folder)
     page = after.pop(folder / "my report.html") and (folder / "my report.html").read_text()
     assert after == before
@@ -55,7 +55,24 @@ def test_a_file_of_a_run_that_is_not_there_yet_does_no_harm(folder, config):
     for path in (names.FINALISTS, names.STUDY, names.CHECKSUMS, names.EXPLAINED_TABLE):
         Path(path).unlink()
     Path(names.SUBSET_IMAGES.format(subset=names.TEST)).unlink()
-    assert report_finished(config, "report.html") == ["vgg16_cfg2"]
+    assert report_finished(config, "report.html")["missing"] == ["vgg16_cfg2"]
+
+
+def test_runs_of_an_earlier_release_or_another_config_are_named(folder, config):
+    path = names.METRICS.format(run="vgg16_cfg1")
+    content = io.read_json(path)
+    del content["subsets"]["test"]["abstention"]
+    io.write_json(path, content)
+    config["grid"]["cnns"] = []
+    expected = {"missing": ["vgg16_cfg2"], "older": ["vgg16_cfg1"], "others": ["baseline_cnn"]}
+    assert report_finished(config, "report.html") == expected
+    page = Path("report.html").read_text()
+    assert "run-vgg16_tuned" in page and "run-vgg16_cfg1" not in page
+
+
+def test_the_page_shows_the_config_that_the_results_are_of(folder, config):
+    report_finished(config, "report.html", config | {"seed": 123456})
+    assert "seed: 123456" in Path("report.html").read_text()
 
 
 def test_a_run_whose_replicates_are_finished_shows_their_mean(folder, config):

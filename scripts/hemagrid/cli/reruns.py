@@ -1,0 +1,84 @@
+"""Why finished jobs will run again, in words for people."""
+
+import json
+import re
+from pathlib import Path
+
+from hemagrid import names
+from hemagrid.config.messages import listed
+
+_REVISION = re.compile(r"'([a-z_]+) (\d+)'")  # as in a job's params; of code, it is a digest
+_CODE = re.compile(r"'code \w+'")
+OTHER_CODE = "code or packages are not those that made them"
+
+
+def causes(dag):
+    """Find the finished jobs that Snakemake will run again, and why.
+
+    Jobs that only follow from others have no cause of their own and are left out.
+
+    Args:
+        dag: Snakemake's DAG, once it has settled what is to run.
+
+    Returns:
+        {cause, in words: list of rules, one entry per job}.
+    """
+    found = {}
+    for job in dag.needrun_jobs():
+        reason = dag.reason(job)
+        if not reason.missing_output and (cause := _cause(reason)):
+            found.setdefault(cause, []).append(job.rule.name)
+    return found
+
+
+def describe(found, commit=None):
+    """Spell what `causes` found, a line per cause, each with its end; nothing for nothing.
+
+    Args:
+        found: What `causes` returned.
+        commit: That of the workflow when the study last ran, if it is known.
+    """
+    if not found:
+        return ""
+    lines = ["Finished already, and run again with all that follows from them:"]
+    for cause, rules in found.items():
+        counts = {rule: rules.count(rule) for rule in rules}
+        jobs = listed(rule if n == 1 else f"{rule} ({n})" for rule, n in counts.items())
+        lines.append(f"  {cause}: {jobs}")
+    if commit and any("revision" in cause or cause == OTHER_CODE for cause in found):
+        lines.append(f"The study was made by commit {commit}, which leaves them as they are.")
+    return "\n".join([*lines, ""])
+
+
+def recorded_commit(folder):
+    """Return the commit of the workflow when the study in `folder` last ran, or None."""
+    path = Path(folder, names.STUDY)
+    return json.loads(path.read_text())["commit"] if path.is_file() else None
+
+
+def _cause(reason):
+    """Spell why a finished job runs again, or nothing where it only follows from others."""
+    said = []
+    if changed := reason.params_changed:
+        before, now = changed.only_old, changed.only_new
+        former = dict(_REVISION.findall(" ".join(before)))
+        present = dict(_REVISION.findall(" ".join(now)))
+        said += [
+            f"the revision of {stage} is {number} here and was {former.get(stage, 'none')}"
+            for stage, number in present.items()
+            if former.get(stage) != number
+        ]
+        others = [text for text in before | now if not _is_version(text)]
+        if others:
+            said.append("settings or pictures changed")
+        if not said:
+            said.append(OTHER_CODE)
+    if reason.input_changed:
+        said.append("they rest on other files than before")
+    if reason.updated_input - reason.updated_input_run:
+        said.append("files that they rest on are newer")
+    return " and ".join(said)
+
+
+def _is_version(text):
+    return bool(_CODE.fullmatch(text) or _REVISION.fullmatch(text))
