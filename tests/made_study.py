@@ -9,6 +9,7 @@ from PIL import Image
 
 from hemagrid import io
 from hemagrid.data.synthetic import draw_cell
+from hemagrid.evaluation.agreement import compare_answers
 from hemagrid.evaluation.metrics import evaluate_run
 from hemagrid.evaluation.predictions import read_predictions, write_corrupted
 from hemagrid.names import (
@@ -46,6 +47,7 @@ ENVIRONMENT = {
 
 
 WORSE = ("corruptions", "corruption_summary")
+ANSWERS = ("agreement", "hard_images", "label_noise")
 
 
 def make_study(
@@ -132,7 +134,11 @@ def make_study(
     inputs |= {"heads": out["heads"], "winner": out["winner"]}
     if tuned := [run for run in made if _kind(run, config)[2] in TUNED_HEADS]:
         inputs |= _write_tuning(folder / "results", tuned, inputs, comparison, config)
+    table = {"parent_id": range(len(labels)), "label": labels}
+    table |= {"source": [f"{classes[k]}/{row}.png" for row, k in enumerate(labels)]}
+    io.write_table(folder / "results" / "dataset" / "test.csv", pd.DataFrame(table))
     inputs |= _write_corrupted(folder / "results", trained, inputs, classes, bootstrap, seed)
+    inputs |= _compare_answers(folder / "results", trained)
     inputs |= _write_explanation(folder / "results", made, classes, select_by, size, rng)
     return inputs | _write_provenance(folder, config)
 
@@ -388,13 +394,19 @@ def _write_corrupted(results, trained, inputs, classes, bootstrap, seed):
         corrupted = path.parents[1] / "corrupted" / "test.npz"
         write_corrupted(corrupted, classes, labels, answers, groups)
     table = results / "dataset" / "test.csv"
-    count = len(np.load(inputs["images_test"], mmap_mode="r"))
-    io.write_table(table, pd.DataFrame({"parent_id": range(count)}))
     out = {name: results / "tables" / f"{name}.csv" for name in WORSE}
     corrupted = [path.parents[1] / "corrupted" / "test.npz" for path in test]
     settings = {"bootstrap": bootstrap, "seed": seed}
     tables.compare_corruptions({"test": test, "corrupted": corrupted}, out, settings)
     return {**out, "table_test": table}
+
+
+def _compare_answers(results, trained):
+    out = {name: results / "tables" / f"{name}.csv" for name in ANSWERS}
+    predictions = [results / run / "predictions" / "test.npz" for run in trained]
+    table = results / "dataset" / "test.csv"
+    compare_answers({"predictions": predictions, "table_test": table}, out)
+    return out
 
 
 def _write_explanation(results, made, classes, select_by, size, rng):

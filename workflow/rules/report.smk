@@ -42,6 +42,7 @@ FINAL = {
             *TUNING_TABLES,
             *REPLICATE_TABLE,
             *WORSE,
+            *IMAGE_TABLES,
         ]
     ],
     "figures": [
@@ -350,6 +351,7 @@ rule report:
         **TUNING,
         **REPLICATE_TABLE,
         **WORSE,
+        **IMAGE_TABLES,
         **per_subset(names.SUBSET_IMAGES, EVALUATED[1:], "images_{subset}"),
         metrics=all_metrics,
         predictions=collect(list(PREDICTED.values()), run=predicting_runs),

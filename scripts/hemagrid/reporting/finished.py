@@ -7,6 +7,7 @@ from hemagrid import names
 from hemagrid.config import grid
 from hemagrid.config.loading import nearby
 from hemagrid.errors import InputError
+from hemagrid.evaluation import agreement
 from hemagrid.evaluation.metrics import SCORES
 from hemagrid.io import open_images, read_json, read_table
 from hemagrid.reporting import page, pictures, provenance, reference, resources, tables
@@ -87,6 +88,8 @@ def report_finished(config, out, recorded=None):
     with tempfile.TemporaryDirectory() as folder:
         provenance.write_config(recorded or config, Path(folder, "config.yaml"))
         inputs |= _compare(config, inputs, runs, Path(folder))
+        networks = [of.name for run in runs if run in bases for of in replicates[run]]
+        inputs |= _compare_answers(config, networks, Path(folder))
         page.write_report(out, inputs, select_by=config["tuning"]["select_by"])
     others = [run for run in stored if run not in [*planned, *names.CONTROLS]]
     return {"missing": missing, "older": older, "others": others}
@@ -165,6 +168,22 @@ def _compare(config, inputs, runs, folder):
             "tuned_runs": out["runs"],
             "tuning_gain": out["gain"],
         }
+    return made
+
+
+def _compare_answers(config, networks, folder):
+    """Compare what networks answer for single images, as `_compare` does for runs."""
+    untouched = [s for s in grid.evaluated_subsets(config) if s not in names.AUGMENTED]
+    tables_of = {s: names.SUBSET_TABLE.format(subset=s) for s in untouched}
+    found = {f"table_{s}": path for s, path in tables_of.items() if Path(path).exists()}
+    found["predictions"] = [
+        path
+        for subset in untouched
+        if f"table_{subset}" in found
+        for path in _existing(names.PREDICTIONS, networks, test_set=subset)
+    ]
+    made = {n: folder / f"{n}.csv" for n in ("agreement", "hard_images", "label_noise")}
+    agreement.compare_answers(found, made)
     return made
 
 

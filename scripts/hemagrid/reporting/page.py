@@ -33,7 +33,7 @@ from hemagrid.names import (
     VIEWS,
     subset_title,
 )
-from hemagrid.reporting import charts, pictures, reference, resources, tables, text
+from hemagrid.reporting import charts, label_noise, pictures, reference, resources, tables, text
 from hemagrid.reporting.provenance import made_with
 from hemagrid.tuning.trials import best_trial, read_trials
 
@@ -83,6 +83,7 @@ def write_report(out, inputs, *, select_by):
             - contact_sheet: a PNG;
             - replicates: the table of `tables.list_replicates`;
             - copies: the table of `audit.audit_copies`;
+            - agreement, hard_images, label_noise: what `agreement.compare_answers` wrote;
             - study, checksums: what `provenance` wrote.
         select_by: Subset on whose accuracy the best run and the best heads are chosen.
     """
@@ -117,6 +118,7 @@ def write_report(out, inputs, *, select_by):
         "policies": study.policies(),
         "abstention": study.abstention(),
         "corruptions": study.corruptions(),
+        "images": label_noise.images(inputs, study.images),
         "runs": study.runs(),
         "blank": {
             subset_title(subset): (int(blank.sum()), len(blank))

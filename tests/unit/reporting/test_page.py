@@ -917,6 +917,19 @@ def test_corruption_errors_are_in_shares_of_the_regularized_cnn(small):
     assert text(rows["regularized_cnn"]["mean corruption error, %"]).startswith("100.0 (100.0-")
 
 
+def test_images_that_are_hard_for_all_runs_are_shown_with_their_files(study, tmp_path):
+    section = study.page.by_id("images")
+    listed = pd.read_csv(study.inputs["hard_images"])
+    shown = section.findall(".//figure")
+    assert text(shown[0].find("figcaption")).endswith(listed["source"][0].replace("  ", " "))
+    assert "None of 36 labels" in text(section)
+    noisy = tmp_path / "label_noise.csv"
+    write_table(noisy, listed[:2])
+    section = study.write(label_noise=noisy).by_id("images")
+    assert "2 of 36 labels; all are in results/tables/label_noise.csv" in text(section)
+    assert len(section.findall(".//figure")) == len(shown) + 2
+
+
 def test_where_the_network_looked_stands_beside_the_picture(study):
     section = study.page.by_id("explanation")
     table = pd.read_csv(study.inputs["explanation"])
