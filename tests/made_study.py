@@ -120,7 +120,15 @@ def make_study(
     comparison = {"select_by": select_by, "bootstrap": bootstrap, "seed": seed}
     out = {
         name: folder / "results" / "tables" / f"{name}.csv"
-        for name in ("grid", "best_heads", "heads", "abstention", "policies", "winner")
+        for name in (
+            "grid",
+            "best_heads",
+            "heads",
+            "abstention",
+            "policies",
+            "winner",
+            "controls",
+        )
     } | {"headline": folder / "results" / "tables" / "headline.txt"}
     tables.aggregate(
         inputs["metrics"],
@@ -130,8 +138,16 @@ def make_study(
         heads={"cfg1": HEAD},
         reported={},
     )
-    compare_with_winner(inputs, out, comparison)
-    inputs |= {"heads": out["heads"], "winner": out["winner"]}
+    guessing = {
+        "control_predictions": [
+            path
+            for s in subsets
+            for path in of_runs(f"predictions/{s}.npz", CONTROLS)
+            if path.exists()
+        ]
+    }
+    compare_with_winner(inputs | guessing, out, comparison)
+    inputs |= {name: out[name] for name in ("heads", "winner", "controls")}
     if tuned := [run for run in made if _kind(run, config)[2] in TUNED_HEADS]:
         inputs |= _write_tuning(folder / "results", tuned, inputs, comparison, config)
     table = {"parent_id": range(len(labels)), "label": labels}

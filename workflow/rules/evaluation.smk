@@ -20,6 +20,27 @@ DESCRIPTIONS = {
     ]
 }
 
+# What a run cost, and what it shares with others. A control has no network and so no cost.
+COSTS = {
+    **{name: {"cost": fill(names.COST, run=name)} for name in COMBINED},
+    **{
+        run.name: {
+            "cost": fill(names.COST, run=run.name),
+            **(
+                {"embedding": fill(names.EMBEDDING_COST, backbone=run.backbone)}
+                if run.backbone
+                else {}
+            ),
+            **(
+                {"search": fill(names.FOUND_HEAD, run=run.base)}
+                if run.base in TUNED
+                else {}
+            ),
+        }
+        for run in KNOWN.values()
+    },
+}
+
 # The figures of what a run answers, of whatever kind it is.
 ANSWER_FIGURES = {
     "confusion": report(
@@ -60,14 +81,8 @@ OF_REPLICATES = {
 
 
 rule evaluate:
-    # A control has no network and so no cost.
     input:
-        unpack(
-            branch(
-                lookup("{run}", within=KNOWN | COMBINED, default=False),
-                then={"cost": names.COST},
-            )
-        ),
+        unpack(lookup("{run}", within=COSTS, default={})),
         predictions=list(PREDICTED.values()),
         copies=names.COPIES,
     output:

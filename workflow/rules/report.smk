@@ -39,6 +39,7 @@ FINAL = {
             "abstention",
             "policies",
             "winner",
+            "controls",
             *TUNING_TABLES,
             *REPLICATE_TABLE,
             *WORSE,
@@ -174,13 +175,20 @@ rule compare_with_winner:
     input:
         metrics=all_metrics,
         predictions=collect(list(PREDICTED.values()), run=predicting_replicates),
+        control_predictions=expand(list(PREDICTED.values()), run=names.CONTROLS),
     output:
-        **in_text(winner="winner"),
+        **in_text(winner="winner", controls="controls"),
         winner=report(
             fill(names.TABLE, table="winner", format="csv"),
             caption="../report/winner.rst",
             category="Tables",
             labels={"table": "all runs against the winner", "format": "CSV"},
+        ),
+        controls=report(
+            fill(names.TABLE, table="controls", format="csv"),
+            caption="../report/controls.rst",
+            category="Tables",
+            labels={"table": "all runs against the controls", "format": "CSV"},
         ),
     log:
         "logs/compare_with_winner.log",
@@ -196,7 +204,7 @@ rule compare_with_winner:
         settings=PAIRING,
         code=CODE,
     message:
-        "Comparing all runs with the winner"
+        "Comparing all runs with the winner and the controls"
     script:
         "../../scripts/compare_with_winner.py"
 
@@ -360,6 +368,7 @@ rule report:
         codabench=expand(names.SCORE, run=config["codabench"]["runs"]),
         heads=fill(names.TABLE, table="heads", format="csv"),
         winner=fill(names.TABLE, table="winner", format="csv"),
+        controls=fill(names.TABLE, table="controls", format="csv"),
         explanation=names.EXPLAINED_TABLE,
         explained=names.EXPLAINED_PICTURES,
         images=names.IMAGES,

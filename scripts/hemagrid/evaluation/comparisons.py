@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 
 from hemagrid.errors import InputError
-from hemagrid.evaluation.metrics import best_run, put, with_bounds
+from hemagrid.evaluation.metrics import best_run, put, whole_seconds, with_bounds
 from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.evaluation.replicates import compare_accuracies
 from hemagrid.evaluation.statistics import ALPHA, holm, paired
-from hemagrid.names import TUNED, TUNED_ADAMW, TUNED_HEADS, VAL, subset_title
+from hemagrid.names import TRAINED, TUNED, TUNED_ADAMW, TUNED_HEADS, VAL, subset_title
 
 BETTER = "better"
 WORSE = "worse"
@@ -36,7 +36,8 @@ def compare(pairs, predictions, *, family, bootstrap, seed, replicates=None):
         pairs: List of (run, other).
         predictions: {run: paths of its predictions, one per subset}.
         family: "subset" if each subset is a family of its own, "table" if all rows are one.
-        bootstrap: Number of resamples.
+        bootstrap: Number of resamples, or None: then intervals and p values are those of
+            `replicates.compare_accuracies`, for runs with one replicate, too.
         seed: Seed of the resamples.
         replicates: {run: names of its replicates} of runs that have several; those without
             predictions do not count. None if no run has.
@@ -76,6 +77,7 @@ def compare(pairs, predictions, *, family, bootstrap, seed, replicates=None):
         )
         of = f"on the {subset_title(subset)} images" if family == "subset" else "of this table"
         for pair, result in zip(found, results, strict=True):
+            share = result.get("seed_share")
             rights = [answers[run][subset][3] for run in pair]
             rows.append(
                 dict(zip(("run", "compared_with"), pair, strict=True))
@@ -87,7 +89,7 @@ def compare(pairs, predictions, *, family, bootstrap, seed, replicates=None):
                     "p_value": result["p"],
                     "family": f"{size} comparison{'s' if size > 1 else ''} {of}",
                     "covers": _covers(pair, [len(right) for right in rights]),
-                    "seed_share_pct": 100 * result.get("seed_share", np.nan),
+                    "seed_share_pct": np.nan if share is None else 100 * share,
                     "images": rights[0].shape[1],
                     "place": pairs.index(pair),
                 }
@@ -144,7 +146,7 @@ def _results(pairs, family, *, resamples, seed):
     results = [None] * len(pairs)
     single = []
     for place, (ours, theirs) in enumerate(pairs):
-        if len(ours[3]) == len(theirs[3]) == 1:
+        if resamples and len(ours[3]) == len(theirs[3]) == 1:
             single.append(place)
         else:
             results[place] = compare_accuracies(
@@ -225,6 +227,90 @@ def winner_table(metrics, predictions, *, select_by, bootstrap, seed):
     columns = ["run", "compared_with", "subset", *with_bounds("accuracy_pct")]
     columns += [*with_bounds("difference_points"), "p_value", "p_holm", "family", "verdict"]
     return table[[*columns, *(name for name in EXTRA if name in table)]]
+
+
+def control_table(metrics, predictions):
+    """Compare each run with each control, on each test subset.
+
+    The question is which runs are better than guessing, so the rows of one subset are one
+    family (as in `compare`). It holds for the best run, too, although that was chosen as the
+    best of many: all that might have been chosen are in its family.
+
+    Args:
+        metrics: {run: content of metrics.json or None}. Missing runs have no row.
+        predictions: {run: paths of its predictions}. A run without them has no row.
+
+    Returns:
+        A data frame with the columns of `compare` and both accuracies in %. The difference is
+        `gain_points`, run minus control; the verdict is on the run.
+
+    Raises:
+        InputError: if a run and a control did not predict on the same images.
+    """
+    known = {run: m for run, m in metrics.items() if m and run in predictions}
+    controls = [run for run, m in known.items() if m["kind"] == "control"]
+    pairs = [(run, control) for run in known if run not in controls for control in controls]
+    table = compare(
+        pairs,
+        predictions,
+        family="subset",
+        bootstrap=None,
+        seed=None,
+        replicates=_replicates(metrics),
+    )
+    for column, runs in (("accuracy_pct", "run"), ("other_accuracy_pct", "compared_with")):
+        table[column] = [
+            100 * known[run]["subsets"][subset]["accuracy"]["value"]
+            for run, subset in zip(table[runs], table["subset"], strict=True)
+        ]
+    table = table.rename(columns=lambda name: name.replace("points", "gain_points"))
+    columns = ["run", "compared_with", "subset", "accuracy_pct", "other_accuracy_pct"]
+    columns += [*with_bounds("gain_points"), "p_value", "p_holm", "family", "verdict"]
+    return table[[*columns, *(name for name in EXTRA if name in table)]]
+
+
+def beats_controls(table):
+    """List the runs that are shown to be better than every control.
+
+    Args:
+        table: What `control_table` returns.
+
+    Returns:
+        {subset: names of the runs, in the order of the table}.
+    """
+    better = table.assign(better=table["verdict"] == BETTER)
+    found = better.groupby(["subset", "run"], sort=False)["better"].all()
+    return {
+        subset: [run for (_, run), all_of_them in rows.items() if all_of_them]
+        for subset, rows in found.groupby("subset", sort=False)
+    }
+
+
+def frugal_run(metrics, winner, better):
+    """Choose the cheapest run that is not shown to be worse than the winner on any test subset.
+
+    Cost is the time of training, with the embedding of the backbone and the search of the head,
+    as if no other run shared them; ties go to the one with fewer parameters.
+
+    Args:
+        metrics: {run: content of metrics.json or None}. Ensembles and runs with views do not
+            compete, as in `best_run`.
+        winner: What `winner_table` returns, with at least one row.
+        better: Names of the runs that are shown to be better than guessing; others do not
+            compete.
+
+    Returns:
+        Name of the run, which may be the winner; None if no run of `better` has its cost on
+        record.
+    """
+    worse = set(winner.loc[winner["verdict"] == WORSE, "run"])
+    compared = {*winner["run"], *winner["compared_with"]} - worse
+    costs = {
+        run: (whole_seconds(m["cost"]), m["cost"]["parameters"])
+        for run, m in metrics.items()
+        if m and m["kind"] in TRAINED and m["cost"] and run in compared and run in better
+    }
+    return min(costs, key=costs.get, default=None)
 
 
 def _replicates(metrics):

@@ -24,6 +24,8 @@ SCORES = {
 
 logger = logging.getLogger(__name__)
 
+SHARED = ("embedding_seconds", "search_seconds")
+"""What a run's cost holds besides its training: work that other runs may share."""
 ALL = "all"
 """In place of a policy: the copies of all policies."""
 
@@ -401,17 +403,30 @@ def evaluate_run(description, inputs, out, **settings):
     Args:
         description: `run`, `kind`, `backbone` and `head`, as in `evaluate`.
         inputs: List of paths `predictions`, path `copies` (of `audit.audit_copies`) and, except
-            for a control, path `cost`.
+            for a control, path `cost`; also the cost.json of its backbone's `embedding` and
+            what the `search` for its head wrote, if there are any.
         out: Paths `metrics` and `confusion`.
         **settings: `bootstrap`, `calibration_bins` and `seed`, as in `evaluate`.
     """
     cost = read_json(inputs["cost"]) if "cost" in inputs else None
+    for name in SHARED:
+        if path := inputs.get(name.removesuffix("_seconds")):
+            cost[name] = read_json(path)["seconds"]
     copies = read_table(inputs["copies"]) if "copies" in inputs else None
     metrics, confusion = evaluate(
         inputs["predictions"], **description, cost=cost, **settings, copies=copies
     )
     write_json(out["metrics"], metrics)
     write_table(out["confusion"], confusion)
+
+
+def whole_seconds(cost):
+    """Return the seconds of a training, of its backbone's embedding and of its head's search.
+
+    Args:
+        cost: What metrics.json holds as `cost`.
+    """
+    return sum(cost.get(name, 0) for name in ("seconds", *SHARED))
 
 
 def load_metrics(paths, missing=()):

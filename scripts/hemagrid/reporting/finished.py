@@ -70,6 +70,11 @@ def report_finished(config, out, recorded=None):
             for subset in grid.evaluated_subsets(config)
             for path in _existing(names.PREDICTIONS, trained, test_set=subset)
         ],
+        "control_predictions": [
+            path
+            for subset in grid.evaluated_subsets(config)
+            for path in _existing(names.PREDICTIONS, controls, test_set=subset)
+        ],
         "confusion": _existing(names.CONFUSION, runs),
         "history": _existing(names.HISTORY, runs),
         "codabench": _existing(names.SCORE, config["codabench"]["runs"]),
@@ -112,6 +117,7 @@ def _compare(config, inputs, runs, folder):
             "abstention",
             "policies",
             "winner",
+            "controls",
             "resources",
         )
     }

@@ -16,9 +16,23 @@ from hemagrid.config.grid import train_seed, tunable_backbones
 from hemagrid.data.audit import blank_copies, count_copies
 from hemagrid.data.corruptions import corrupt
 from hemagrid.evaluation.abstention import TARGET
-from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
+from hemagrid.evaluation.comparisons import (
+    BETTER,
+    NOT_SHOWN,
+    WORSE,
+    beats_controls,
+    frugal_run,
+)
 from hemagrid.evaluation.corruptions import REFERENCE
-from hemagrid.evaluation.metrics import ALL, best_run, load_metrics, put, with_bounds
+from hemagrid.evaluation.metrics import (
+    ALL,
+    SHARED,
+    best_run,
+    load_metrics,
+    put,
+    whole_seconds,
+    with_bounds,
+)
 from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.names import (
     ENSEMBLE,
@@ -69,7 +83,8 @@ def write_report(out, inputs, *, select_by):
             - predictions, confusion, history: predictions of each subset,
               confusion_matrix.csv and history.csv; the folder of a file names its run;
             - images: the originals, uint8 (N, H, W, 3), and audit: audit.json;
-            - heads, winner: tables of `tables.aggregate` and `tables.compare_with_winner`;
+            - heads: a table of `tables.aggregate`;
+            - winner, controls: the tables of `tables.compare_with_winner`;
             - config: config.yaml, and resources: what `resources.write_usage` wrote.
 
             Optional, each with its part of the page, are
@@ -106,6 +121,8 @@ def write_report(out, inputs, *, select_by):
         "holdout": any(m and HOLDOUT in m["subsets"] for m in study.metrics.values()),
         "training_time": text.TRAINING_TIME,
         "groups": study.audit["groups"],
+        "drawn": study.config["dataset"]["source"] == "smears",
+        "beyond": study.beyond(),
         "source": study.config["dataset"]["source"],
         "bootstrap": study.config["evaluation"]["bootstrap"],
         "seed": train_seed(study.config),
@@ -144,6 +161,7 @@ def write_report(out, inputs, *, select_by):
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters["duration"] = text.duration
+    environment.filters["few"] = text.few
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
     scripts = [
         vl_convert.javascript_bundle(),
@@ -213,10 +231,13 @@ class _Study:
                 if self.best in set(table["run"]):
                     theirs = table.set_index("run").loc[self.best]
         subsets = self.metrics[self.best]["subsets"]
-        winner = tables.read_winner(self.inputs["winner"])
+        winner = tables.read_comparison(self.inputs["winner"])
+        controls = tables.read_comparison(self.inputs["controls"])
         trained = [run for run, m in self.metrics.items() if m and m["kind"] in TRAINED]
         single = winner["run"].isin(trained)
-        rivals = winner[(winner["verdict"] == NOT_SHOWN) & single]
+        better = beats_controls(controls)
+        # Without controls, nobody knows what guessing would reach.
+        good = trained if controls.empty else better.get(TEST, [])
         return {
             "run": self.best,
             "scores": [
@@ -231,31 +252,97 @@ class _Study:
             ],
             "replicates": len(self.metrics[self.best].get("replicates", [self.best])),
             "published_head": theirs.get("published_head"),
+            "images": subsets[TEST]["n"] if TEST in subsets else 0,
             "compared": winner["run"].nunique(),
             "others": winner.loc[single, "run"].nunique(),
             "combined": [
                 self._beside_best(run, rows)
                 for run, rows in winner[~single].groupby("run", sort=False)
             ],
+            "crowned": self.best in good,
+            "guessing": self._against_guessing(controls, better),
             "rivals": [
-                {"images": subset_title(subset), "runs": list(rows["run"])}
-                for subset, rows in rivals.groupby("subset", sort=False)
+                {"images": subset_title(subset), "runs": len(rows)}
+                | {
+                    name: list(rows.loc[rows["verdict"] == verdict, "run"])
+                    for name, verdict in (
+                        ("same", NOT_SHOWN),
+                        ("better", BETTER),
+                        ("worse", WORSE),
+                    )
+                }
+                for subset, rows in winner[single].groupby("subset", sort=False)
             ],
-            "subsets": [subset_title(subset) for subset in winner["subset"].unique()],
+            "frugal": self._frugal(winner, good),
             "differences": text.shown(winner.drop(columns="compared_with")),
+            "controls": text.shown(controls),
+        }
+
+    def beyond(self):
+        """List where the study cannot say how accurate a run is, to end a phrase with."""
+        known = [m for m in self.metrics.values() if m]
+        source, sets = (
+            self.config["dataset"]["source"],
+            {s for m in known for s in m["subsets"]},
+        )
+        once = any(m["kind"] in TRAINED and "replicates" not in m for m in known)
+        found = {
+            "on real cells": source == "smears",
+            "in another laboratory": source != "smears" and sets <= {*OWN, HOLDOUT},
+            "on a new patient": source != "smears" and self.audit["groups"] is None,
+            "trained from another seed": once,
+        }
+        return [where for where, unknown in found.items() if unknown]
+
+    def _against_guessing(self, controls, better):
+        """Say per test set by how much the best run beats the control that comes closest."""
+        found = []
+        ours = controls[controls["run"] == self.best]
+        for subset, rows in ours.groupby("subset", sort=False):
+            row = rows.loc[rows["gain_points"].idxmin()]
+            found.append(
+                {
+                    "images": subset_title(subset),
+                    "control": row["compared_with"],
+                    "gain": text.points(*row[with_bounds("gain_points")]),
+                    "shown": self.best in better[subset],
+                }
+            )
+        return found
+
+    def _frugal(self, winner, better):
+        """Describe the cheapest run that is not shown to be worse; None if none is known."""
+        run = frugal_run(self.metrics, winner, better)
+        if run is None:
+            return None
+        costs = {name: self.metrics[name]["cost"] for name in (run, self.best)}
+        return {
+            "run": run,
+            "seconds": {name: whole_seconds(cost) for name, cost in costs.items()},
+            "parameters": {name: cost["parameters"] for name, cost in costs.items()},
+            "whole": all(
+                cost.keys() >= {SHARED[0]} or self.metrics[name]["backbone"] is None
+                for name, cost in costs.items()
+            ),
+            "differences": [
+                {
+                    "images": subset_title(row.subset),
+                    "points": _run_minus_winner(row),
+                    "least": -row.difference_points_high,
+                }
+                for row in winner[winner["run"] == run].itertuples()
+            ],
         }
 
     def _beside_best(self, run, rows):
         """Spell what an ensemble, or a run with views, gains over the best run."""
         gains = []
         for row in rows.itertuples():
-            low, high = -row.difference_points_high, -row.difference_points_low
             gains.append(
                 {
                     "images": subset_title(row.subset),
                     "accuracy": self.metrics[run]["subsets"][row.subset]["accuracy"],
-                    "gain": f"{-row.difference_points:+z.1f} points "
-                    f"({low:+z.1f} to {high:+z.1f})",
+                    "gain": _run_minus_winner(row),
                     "verdict": row.verdict,
                 }
             )
@@ -671,6 +758,12 @@ class _Study:
         ]
         total = sum(row["total"] for row in rows)
         return {"subset": subset, "n": total, "names": names, "rows": rows}
+
+
+def _run_minus_winner(row):
+    """Spell the difference of a row of `comparisons.winner_table`, seen from the run."""
+    bounds = row.difference_points_high, row.difference_points_low
+    return text.points(*(-points for points in (row.difference_points, *bounds)))
 
 
 def _named(made_with):

@@ -30,7 +30,8 @@ def settings(config):
 def published(settings, audit):
     """Read the published numbers, if they belong beside those of a study.
 
-    They do if the config says so (`published: true`), or, unless it says `false`, if the images
+    They never do beside drawn cells (source `smears`). Else they
+    do if the config says so (`published: true`), or, unless it says `false`, if the images
     are those of the published study: BloodMNIST, or an npz with the challenge's eight classes
     and as many images as the challenge's set has without duplicates. Numbers of a backbone are
     joined by its application and head, whatever the config calls the backbone.
@@ -50,7 +51,7 @@ def published(settings, audit):
         same_classes = [row["class"] for row in audit["classes"]] == CLASSES
         same_images = same_classes and abs(audit["counts"]["kept"] - KEPT) <= _CLOSE
         shown = source == "bloodmnist" or source == "npz" and same_images
-    if not shown:
+    if not shown or source == "smears":
         return None
     import pandas as pd  # not above: the workflow imports this module for `settings`
 

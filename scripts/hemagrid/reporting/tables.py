@@ -6,8 +6,14 @@ from pathlib import Path
 import pandas as pd
 
 from hemagrid.evaluation import corruptions
-from hemagrid.evaluation.comparisons import tuning_gain_table, winner_table
-from hemagrid.evaluation.metrics import best_run, load_metrics, put, with_bounds
+from hemagrid.evaluation.comparisons import control_table, tuning_gain_table, winner_table
+from hemagrid.evaluation.metrics import (
+    SHARED,
+    best_run,
+    load_metrics,
+    put,
+    with_bounds,
+)
 from hemagrid.evaluation.predictions import by_run
 from hemagrid.io import read_json, read_sparse, write_table, write_text
 from hemagrid.names import (
@@ -102,6 +108,8 @@ def grid_table(metrics, codabench=None):
             columns += with_bounds(f"{subset}_drop_points")
     columns += ["gap_points", "parameters", "training_seconds", "peak_memory_mib"]
     columns += ["images_per_second"]
+    costs = [m["cost"] for m in known if m["cost"]]
+    columns += [name for name in SHARED if any(name in cost for cost in costs)]
     rows = []
     for run, m in metrics.items():
         if m is None:
@@ -126,6 +134,7 @@ def grid_table(metrics, codabench=None):
         if cost := m["cost"]:
             row |= {key: cost[key] for key in _COST}
             row["training_seconds"] = cost["seconds"]
+            row |= {name: cost[name] for name in SHARED if name in cost}
         rows.append(row)
     table = pd.DataFrame(rows, columns=columns).astype({"parameters": "Int64"})
     if repeated:
@@ -387,23 +396,24 @@ def list_replicates(metrics, seeds, out):
 
 
 def compare_with_winner(inputs, out, settings):
-    """Write the comparison of each run with the winner.
+    """Write the comparisons of each run with the winner and with the controls.
 
     Args:
-        inputs: Lists of paths: `metrics` of every run in grid order, `predictions` of the
-            trained ones. Runs whose files do not exist are missing.
-        out: Path `winner` of the table (as in `write`).
+        inputs: Lists of paths: `metrics` of every run in grid order, `predictions` of all but
+            controls, `control_predictions`. Runs whose files do not exist are missing.
+        out: Paths `winner` and `controls` of the tables (as in `write`).
         settings: `select_by`, `bootstrap` and `seed`, as in `comparisons.winner_table`.
 
     Raises:
-        InputError: A run did not predict on the same images as the winner.
+        InputError: A run did not predict on the same images as another one.
     """
     metrics = load_metrics(inputs["metrics"])
-    table = winner_table(metrics, by_run(inputs["predictions"]), **settings)
-    write(table, out["winner"])
+    predictions = by_run([*inputs["predictions"], *inputs["control_predictions"]])
+    write(winner_table(metrics, predictions, **settings), out["winner"])
+    write(control_table(metrics, predictions), out["controls"])
 
 
-def read_winner(path):
+def read_comparison(path):
     """Read a table that `compare_with_winner` wrote."""
     return read_sparse(path, "run", "compared_with", "subset", "verdict")
 

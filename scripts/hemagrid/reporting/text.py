@@ -47,6 +47,7 @@ _HEADINGS = {
     "weight_decay": "weight decay",
     "trial_val_accuracy_pct": "validation accuracy of the best trial, %",
     "val_loss": "validation loss",
+    "embedding_seconds": "embedding time of its backbone",
     "search_seconds": "search time",
     "seconds": "time",
     "compared_with": "compared with",
@@ -199,6 +200,17 @@ def listed(numbers):
 def p_text(p):
     """Spell a p value to three decimals: "0.012", "below 0.001"."""
     return "below 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def points(value, low, high):
+    """Spell a difference in percentage points: "+1.2 points (-0.3 to +2.7)"."""
+    return f"{value:+z.1f} points ({low:+z.1f} to {high:+z.1f})"
+
+
+def few(names, most=8):
+    """List names, at most this many: "a, b and 12 more"."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def duration(seconds):

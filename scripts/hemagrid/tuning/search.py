@@ -196,7 +196,7 @@ def _search(run, settings, inputs, out, checkpoint):
             "val_accuracy": best["val_accuracy"],
             "trials": len(rows),
             "epochs": sum(row["epochs"] - row["initial_epoch"] for row in rows),
-            "seconds": sum(row["seconds"] for row in rows),
+            **checkpoint.spent(),
             "key": checkpoint.key,
             "environment": made_with,
         },

@@ -9,7 +9,10 @@ from hemagrid.evaluation.comparisons import (
     BETTER,
     NOT_SHOWN,
     WORSE,
+    beats_controls,
     compare,
+    control_table,
+    frugal_run,
     tuning_gain_table,
     winner_table,
 )
@@ -146,6 +149,59 @@ def test_without_two_runs_the_tables_are_empty(predictions, runs):
     for build in (winner_table, tuning_gain_table):
         table = build(metrics, predictions, **SETTINGS)
         assert table.empty and {"run", "p_holm", "family", "verdict"} <= set(table)
+
+
+def test_every_run_meets_every_control(predictions):
+    metrics = METRICS | {"convnext_cfg3": None}
+    table = control_table(metrics, predictions)
+    runs = [run for run in RIGHT if run not in ("convnext_cfg3", "random_labels")]
+    expected = [(run, subset) for run in runs for subset in ("test", "test_augmented")]
+    assert list(table[["run", "subset"]].itertuples(index=False, name=None)) == expected
+    assert set(table["compared_with"]) == {"random_labels"}
+    for row in table.itertuples():
+        place = row.subset == "test_augmented"
+        gain = RIGHT[row.run][place] - RIGHT["random_labels"][place]
+        assert row.gain_points == pytest.approx(100 * gain / N / (1 + place))
+        assert row.gain_points_low <= row.gain_points <= row.gain_points_high
+        shown = row.gain_points_low > 0 or row.gain_points_high < 0
+        assert shown == (row.verdict != NOT_SHOWN)
+        assert row.family.startswith("6 comparisons")
+
+
+def test_the_best_of_many_coins_does_not_beat_a_coin(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(60) % 2, np.arange(60)
+    runs = [f"coin{n:02}" for n in range(30)]
+    metrics, paths = {}, {}
+    for run in (*runs, "good", "random_labels"):
+        coin = rng.integers(2, size=60)
+        told = np.eye(2)[
+            np.where(rng.random(60) < 0.9, labels, coin) if run == "good" else coin
+        ]
+        paths[run] = write_answers(tmp_path / run, ["a", "b"], {"test": (labels, told, groups)})
+        metrics[run] = metrics_of(run, {"test": (labels, told, groups)})
+    table = control_table(metrics, paths)
+    assert (table["p_value"] < 0.05).sum() > 1
+    assert beats_controls(table) == {"test": ["good"]}
+
+
+def test_the_frugal_run_is_cheap_and_neither_worse_nor_a_guess():
+    seconds = {"best": 90, "dear": 80, "cheap": 20, "worse": 10, "guess": 5, "both": 1}
+    metrics = {
+        run: {"kind": "ensemble" if run == "both" else "transfer"}
+        | {"cost": {"seconds": cost, "parameters": 7}}
+        for run, cost in seconds.items()
+    }
+    verdicts = {"dear": BETTER, "cheap": NOT_SHOWN, "guess": NOT_SHOWN, "both": NOT_SHOWN}
+    rows = [(run, "best", verdict) for run, verdict in verdicts.items()]
+    rows += [("worse", "best", NOT_SHOWN), ("worse", "best", WORSE)]
+    winner = pd.DataFrame(rows, columns=["run", "compared_with", "verdict"])
+    better = ["best", "dear", "cheap", "worse", "both"]
+    assert frugal_run(metrics, winner, better) == "cheap"
+    # The search and the embedding count.
+    metrics["cheap"]["cost"] |= {"embedding_seconds": 50, "search_seconds": 21}
+    assert frugal_run(metrics, winner, better) == "dear"
+    assert frugal_run(metrics, winner, []) is None
 
 
 def test_a_tuned_run_meets_the_best_untuned_run_of_its_backbone(predictions):

@@ -16,13 +16,13 @@ from hemagrid.data.corruptions import corrupt
 from hemagrid.evaluation.comparisons import BETTER, NOT_SHOWN, WORSE
 from hemagrid.evaluation.predictions import read_predictions
 from hemagrid.io import open_images, read_json, write_json, write_table, write_text
-from hemagrid.names import SUBSET_TITLES, TEST, TEST_AUGMENTED, VAL
+from hemagrid.names import CONTROLS, SUBSET_TITLES, TEST, TEST_AUGMENTED, VAL
 from hemagrid.reporting import page as reporting
 from hemagrid.reporting.page import write_report
 from hemagrid.reporting.pictures import mistakes, picture
 from hemagrid.reporting.resources import write_usage
 from hemagrid.reporting.tables import list_replicates
-from hemagrid.reporting.text import DASH, TRAINING_TIME
+from hemagrid.reporting.text import DASH, TRAINING_TIME, points
 
 # Would end the script of the page's data if it were not escaped there.
 MARKUP = '</script><script>alert("x")</script> & <b>co</b>'
@@ -451,7 +451,7 @@ def test_runs_that_chance_may_explain_are_named(study):
             f"On the {SUBSET_TITLES[subset]} images, {len(rows)} of {others} other runs {are} "
             f"not shown to differ from it: {', '.join(rows['run'])}."
         ) in said
-    (table,) = study.page.by_id("answer").iter("table")
+    table = study.page.by_id("answer").find(".//table")
     rows = [[text(cell) for cell in row] for row in table.findall("tbody/tr")]
     assert [(row[0], row[-1]) for row in rows] == list(
         zip(winner["run"], winner["verdict"], strict=True)
@@ -477,8 +477,53 @@ def test_a_winner_stands_beside_the_published_number_of_its_model(small, runs, p
 def test_a_clear_winner_is_called_one(small):
     page = small({"baseline_cnn": 0.0, "vgg16_cfg1": 1.0}, per_class=40).write()
     said = text(page.by_id("answer"))
-    assert "Every other run differs from it beyond chance on the test and the augmented" in said
-    assert "not shown to differ" not in page.html
+    for images in ("test", "augmented test"):
+        assert (
+            f"On the {images} images, the other run, baseline_cnn, is shown to be worse."
+            in said
+        )
+    assert "not shown to differ from it" not in page.html
+    assert "It is also the cheapest run that is not shown to be worse on any test set" in said
+
+
+def test_a_run_that_guesses_is_not_crowned(small):
+    runs = {"baseline_cnn": 0.1, "vgg16_cfg1": 0.05} | dict.fromkeys(CONTROLS, 0.0)
+    answer = small(runs, per_class=8).write().by_id("answer")
+    said = text(answer)
+    assert text(answer.find("h2")) == "No run is shown to beat guessing"
+    assert "has the highest accuracy, but is not shown to beat both controls" in said
+    for images in ("test", "augmented test"):
+        assert f"On the {images} images it is not shown to be better than guessing: " in said
+    assert "cheapest" not in said
+
+
+def test_the_box_says_what_guessing_reaches_and_which_run_is_cheap(study):
+    controls = pd.read_csv(study.inputs["controls"])
+    best = text(study.page.by_id("answer").find("h2"))
+    said = text(study.page.by_id("answer"))
+    for subset, rows in controls[controls["run"] == best].groupby("subset"):
+        row = rows.loc[rows["gain_points"].idxmin()]
+        spelled = points(row.gain_points, row.gain_points_low, row.gain_points_high)
+        assert (
+            f"On the {SUBSET_TITLES[subset]} images it is better than guessing: {spelled} "
+            f"against {row.compared_with}"
+        ) in said
+    winner = pd.read_csv(study.inputs["winner"])
+    worse = set(winner.loc[winner["verdict"] == WORSE, "run"])
+    cost = {run: study.metrics(run)["cost"]["seconds"] for run in {*TRAINED} - worse}
+    cheapest = min(cost, key=cost.get)
+    assert f"that is not shown to be worse on any test set is {cheapest}: " in said
+    assert "It cannot say how accurate a run is in another laboratory, on a new patient" in said
+
+
+def test_drawn_cells_are_called_drawn(small):
+    made = small({"baseline_cnn": 0.5, "vgg16_cfg1": 0.9})
+    source = {"source": "smears", "path": None}
+    page = made.write(config=made.config(dataset=source, published=True))
+    assert any("say nothing about real cells" in warning for warning in page.warnings())
+    answer = text(page.by_id("answer"))
+    assert "which a program drew" in answer and "how accurate a run is on real cells" in answer
+    assert not any(row.startswith("published: ") for row in page.grid())
 
 
 # What weakens a result

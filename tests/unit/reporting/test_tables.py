@@ -17,8 +17,8 @@ from hemagrid.reporting.tables import (
     grid_table,
     headline,
     heads_table,
+    read_comparison,
     read_tuned,
-    read_winner,
     replicates_table,
     trials_table,
     write,
@@ -440,8 +440,10 @@ def test_the_comparison_with_the_winner_is_written_and_spelled(compared, tmp_pat
     # A run that was never trained has no row.
     runs = ["convnext_cfg3", "convnext_cfg1", "convnext_cfg9"]
     settings = {"select_by": "test_augmented", "bootstrap": 100, "seed": 3}
-    compare_with_winner(inputs(runs), {"winner": tmp_path / "winner.csv"}, settings)
-    table = read_winner(tmp_path / "winner.csv")
+    out = {name: tmp_path / f"{name}.csv" for name in ("winner", "controls")}
+    compare_with_winner(inputs(runs) | {"control_predictions": []}, out, settings)
+    assert read_comparison(out["controls"]).empty
+    table = read_comparison(tmp_path / "winner.csv")
     assert list(table["run"]) == ["convnext_cfg1"] * 2
     assert list(table["difference_points"]) == pytest.approx([-5, 10])
     text = shown(table)
