@@ -23,7 +23,7 @@ if Path(workflow.main_snakefile).parent == Path(workflow.basedir):
 
 onstart:
     print(
-        reruns.describe(reruns.causes(workflow.dag), reruns.recorded_commit(".")),
+        reruns.describe(reruns.causes(workflow.dag), ".", config),
         end="",
         file=sys.stderr,
     )

@@ -34,7 +34,7 @@ def main(words):
     jobs, config, again = dag.planned(arguments)
     print(describe(jobs, config, folder, measure))
     if again:
-        print("\n" + reruns.describe(again, reruns.recorded_commit(folder)), end="")
+        print("\n" + reruns.describe(again, folder, config), end="")
 
 
 def describe(jobs, config, folder=".", command=MEASURE):

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from hemagrid import names
+from hemagrid.config.loading import differences, load_config, recorded_config
 from hemagrid.config.messages import listed
 
 _REVISION = re.compile(r"'([a-z_]+) (\d+)'")  # as in a job's params; of code, it is a digest
@@ -31,12 +32,13 @@ def causes(dag):
     return found
 
 
-def describe(found, commit=None):
+def describe(found, folder, config):
     """Spell what `causes` found, a line per cause, each with its end; nothing for nothing.
 
     Args:
         found: What `causes` returned.
-        commit: That of the workflow when the study last ran, if it is known.
+        folder: Folder of the study, which records the commit and the config of its last run.
+        config: Validated config of this run.
     """
     if not found:
         return ""
@@ -45,13 +47,23 @@ def describe(found, commit=None):
         counts = {rule: rules.count(rule) for rule in rules}
         jobs = listed(rule if n == 1 else f"{rule} ({n})" for rule, n in counts.items())
         lines.append(f"  {cause}: {jobs}")
-    if commit and any("revision" in cause or cause == OTHER_CODE for cause in found):
+    commit, other_code = (
+        _recorded_commit(folder),
+        "revision" in str(found) or OTHER_CODE in found,
+    )
+    if commit and other_code:
         lines.append(f"The study was made by commit {commit}, which leaves them as they are.")
+    if (recorded := recorded_config(folder)) and (
+        changed := differences(config, load_config([recorded]))
+    ):
+        lines.append(
+            f"The study last ran with another config ({listed(changed, 5)}). To go on with "
+            f"that one: --configfile {recorded}"
+        )
     return "\n".join([*lines, ""])
 
 
-def recorded_commit(folder):
-    """Return the commit of the workflow when the study in `folder` last ran, or None."""
+def _recorded_commit(folder):
     path = Path(folder, names.STUDY)
     return json.loads(path.read_text())["commit"] if path.is_file() else None
 

@@ -2,7 +2,10 @@
 
 from types import SimpleNamespace
 
+from hemagrid import names
 from hemagrid.cli import reruns
+from hemagrid.io import write_json
+from hemagrid.reporting.provenance import write_config
 
 
 def job(rule, before=(), now=(), missing=(), newer=(), follows=(), inputs=False):
@@ -27,7 +30,7 @@ def found(*pairs):
     return reruns.causes(dag)
 
 
-def test_each_cause_is_told_with_its_jobs():
+def test_each_cause_is_told_with_its_jobs(config, tmp_path):
     causes = found(
         job("train", ["'train 1'"], ["'train 2'"]),
         job("train", ["'train 1'"], ["'train 2'"]),
@@ -45,7 +48,11 @@ def test_each_cause_is_told_with_its_jobs():
         ],
         "they rest on other files than before and files that they rest on are newer": ["split"],
     }
-    said = reruns.describe(causes, "abc123")
+    write_json(tmp_path / names.STUDY, {"commit": "abc123"})
+    write_config(config | {"seed": 7}, tmp_path / names.CONFIG)
+    said = reruns.describe(causes, tmp_path, config)
     assert "\n  the revision of train is 2 here and was 1: train (2)\n" in said
-    assert said.endswith("made by commit abc123, which leaves them as they are.\n")
-    assert reruns.describe({}, "abc123") == ""
+    assert "made by commit abc123, which leaves them as they are.\n" in said
+    assert "The study last ran with another config (seed)." in said
+    assert said.endswith(f": --configfile {tmp_path / names.CONFIG}\n")
+    assert reruns.describe({}, tmp_path, config) == ""
