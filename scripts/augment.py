@@ -5,7 +5,7 @@ from hemagrid.logs import job
 from hemagrid.training import jobs
 
 with job(snakemake.log[0], snakemake.output):
-    jobs.prepare(snakemake.threads)
+    jobs.prepare(snakemake.threads, snakemake.resources)
     augment(
         snakemake.input.images,
         snakemake.input.splits,

@@ -4,7 +4,7 @@ from hemagrid.logs import job
 from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
-    jobs.prepare(snakemake.threads)
+    jobs.prepare(snakemake.threads, snakemake.resources)
     from hemagrid.models.backbones import write_weights
 
     write_weights(

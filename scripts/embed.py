@@ -1,6 +1,7 @@
 """Cache the activations and embeddings of a frozen backbone."""
 
 from hemagrid.logs import job
+from hemagrid.names import CHECKPOINTS
 from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
@@ -13,4 +14,5 @@ with job(snakemake.log[0]):
         snakemake.params.precision,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
+        folder=snakemake.resources.study + CHECKPOINTS,
     )

@@ -5,7 +5,7 @@ from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
     # For the package's process, which inherits these variables.
-    jobs.prepare(snakemake.threads)
+    jobs.prepare(snakemake.threads, snakemake.resources)
     from hemagrid.submission.score import score
 
     score(

@@ -1,6 +1,7 @@
 """Search the head of one tuned run."""
 
 from hemagrid.logs import job
+from hemagrid.names import CHECKPOINTS
 from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
@@ -12,4 +13,5 @@ with job(snakemake.log[0]):
         snakemake.params.settings,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
+        folder=snakemake.resources.study + CHECKPOINTS,
     )

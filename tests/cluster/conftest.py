@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
+from yte import process_yaml
 
 from .cluster import PROGRAMS, Cluster, Slurm
 
@@ -46,6 +46,6 @@ def site(request):
         own=own,
         slurm=request.getfixturevalue("cluster") if own else Slurm(),
         profile=profile,
-        settings=yaml.safe_load((profile / "config.yaml").read_text()),
+        settings=process_yaml((profile / "config.yaml").read_text()),
         options=QUICK if own else (),
     )

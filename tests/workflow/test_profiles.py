@@ -165,7 +165,7 @@ def test_two_edited_lines_reach_every_job(jobs, edited):
 def test_what_other_sites_need_is_one_line(jobs, settings, edited):
     lines = ("gres: ", "slurm_partition: cpu", "qos: ", "constraint: ", "cpus_per_task: ")
     profile = edited(
-        (r"^    gpu: 1\n", ""),
+        (r"^      gpu: 1\n", ""),
         *((rf"# {line}", line) for line in lines),
         ("# slurm-reservation: ", "slurm-reservation: "),
     )

@@ -26,6 +26,7 @@ rule augment:
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
+        study=STUDY,
     params:
         **REDRAW,
         settings=lookup("augmentation/{subset}", within=config),

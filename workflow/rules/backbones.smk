@@ -9,7 +9,8 @@ STARTING_WEIGHTS = lookup("backbones/{backbone}/weights", within=config)
 # The user's files that a backbone is made from. Their content decides, not their age.
 STARTING_FILES = {
     name: {
-        key: ancient(path) for key, path in grid.starting_files(config, name).items()
+        key: ancient(local(path))
+        for key, path in grid.starting_files(config, name).items()
     }
     for name in config["backbones"]
 }
@@ -38,6 +39,7 @@ rule backbone_weights:
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
+        study=STUDY,
     params:
         application=lookup("backbones/{backbone}/application", within=config),
         weights=STARTING_WEIGHTS,
@@ -75,6 +77,7 @@ rule embed:
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),
+        study=STUDY,
     params:
         application=lookup("backbones/{backbone}/application", within=config),
         top=lookup("backbones/{backbone}/top", within=config),

@@ -1,17 +1,10 @@
 """What all stages share: the validated config, the study's runs, and what jobs ask for."""
 
 import json
-import os
 import re
-import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-
-LIBRARY = str(Path(workflow.basedir).parent / "scripts")
-sys.path.insert(0, LIBRARY)
-# In jobs, too, this checkout's library comes before one that is installed.
-os.environ.update(PYTHONPATH=f"{LIBRARY}:{os.environ.get('PYTHONPATH', LIBRARY)}")
 
 from hemagrid import names
 from hemagrid.config import checks, grid, loading
@@ -20,15 +13,20 @@ from hemagrid.errors import InputError
 from hemagrid.reporting import reference
 from hemagrid.revisions import code, digest, revision
 
+# The prefix that a module is given, before every path of this study but the user's own files;
+# nothing elsewhere. It says where jobs keep their checkpoints, too, as a resource: no result
+# depends on it.
+STUDY = workflow.modifier.path_modifier.replace_prefix("")
+
 try:
     canonical = loading.canonical(config, workflow.configfiles)
     config.clear()  # or its keys would keep the order of the files
     config.update(canonical)
-    checks.check_layout()
-    checks.check_dataset(config)
-    checks.check_backbones(config)
+    checks.check_layout(STUDY)
+    checks.check_dataset(config, STUDY)
+    checks.check_backbones(config, STUDY)
     groups.check(config)
-    checks.check_test_sets(config)
+    checks.check_test_sets(config, STUDY)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -92,7 +90,9 @@ def content(path, record=None):
             return " ".join(map(sources.sha256, file.values())) or []
         if record is None:
             return sources.sha256(file)
-        return sources.fingerprint(file, record.format(**dict(wildcards.items())))
+        return sources.fingerprint(
+            file, STUDY + record.format(**dict(wildcards.items()))
+        )
 
     return read
 

@@ -6,10 +6,11 @@ groups.csv; for each test set of another source also {test_set}.npy, {test_set}.
 {test_set}_left_out.csv.
 """
 
-BLOODMNIST = "{path}/bloodmnist_{resolution}.npz".format(**config["dataset"])
+# The user's files are local: they stay where they are, under a module's prefix as well.
+BLOODMNIST = local("{path}/bloodmnist_{resolution}.npz".format(**config["dataset"]))
 SOURCE = {"bloodmnist": BLOODMNIST, "smears": names.SMEARS}.get(
-    config["dataset"]["source"], config["dataset"]["path"]
-)
+    config["dataset"]["source"]
+) or local(config["dataset"]["path"])
 MADE_BY_RULE = SOURCE in (BLOODMNIST, names.SMEARS)
 # BloodMNIST brings another set of test images along.
 HOLDOUT = {
@@ -18,10 +19,12 @@ HOLDOUT = {
 }
 TEST_SETS = grid.test_sets(config)
 THEIR_KIND = lookup("{test_set}/source", within=config["test_sets"])
-THEIR_SOURCE = branch(
-    THEIR_KIND,
-    cases={"smears": names.SECOND_LAB},
-    otherwise=lookup("{test_set}/path", within=config["test_sets"]),
+THEIR_SOURCE = lookup(
+    "{test_set}",
+    within={
+        name: names.SECOND_LAB if of["source"] == "smears" else local(of["path"])
+        for name, of in config["test_sets"].items()
+    },
 )
 DUPLICATES = part(
     "dataset",

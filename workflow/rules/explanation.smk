@@ -33,6 +33,7 @@ rule explain:
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(30),
+        study=STUDY,
     params:
         settings={
             "subset": names.TEST_AUGMENTED,

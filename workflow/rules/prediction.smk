@@ -48,6 +48,7 @@ rule predict:
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),
+        study=STUDY,
     params:
         precision=config["training"]["precision"],
         revision=revision("predict"),
@@ -77,6 +78,7 @@ rule views:
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),
+        study=STUDY,
     params:
         precision=config["training"]["precision"],
         revision=revision("predict"),

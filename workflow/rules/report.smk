@@ -407,7 +407,7 @@ rule report:
         select_by=config["tuning"]["select_by"],
         # What jobs used is read from where it happens to lie. As inputs, a benchmark file
         # that is gone would have its run trained again.
-        benchmarks=names.BENCHMARKS,
+        benchmarks=STUDY + names.BENCHMARKS,
         code=CODE,
     message:
         "Writing the report"

@@ -61,6 +61,7 @@ rule score_submission:
     resources:
         mem_mb=per_attempt(6000),
         runtime=per_attempt(120),
+        study=STUDY,
     params:
         settings={
             "set": HIDDEN_SET,

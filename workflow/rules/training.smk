@@ -49,6 +49,7 @@ rule train:
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),
+        study=STUDY,
     params:
         settings=lookup(
             "{run}", within={run: grid.run_settings(config, run) for run in KNOWN}

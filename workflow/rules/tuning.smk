@@ -67,6 +67,7 @@ rule search:
         # Each trial leaves some 20 MB behind in its process.
         mem_mb=per_attempt(1500 + 25 * expected_trials(**config["tuning"]["hyperband"])),
         runtime=per_attempt(240),
+        study=STUDY,
     params:
         settings=lookup(
             "{run}", within={run: grid.search_settings(config, run) for run in TUNED}

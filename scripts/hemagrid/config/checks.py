@@ -45,7 +45,7 @@ BEGINNINGS = {".h5": ("HDF5", b"\x89HDF\r\n\x1a\n"), ".keras": ("a zip", b"PK\x0
 """What files of weights are, and their first bytes, by suffix."""
 
 
-def check_dataset(config):
+def check_dataset(config, study=""):
     """Check that the images of a study, and their groups, are where `dataset` says.
 
     It is called on a finished study, too: Snakemake would take what is there already for the
@@ -53,6 +53,7 @@ def check_dataset(config):
 
     Args:
         config: Validated config.
+        study: Folder of the study, with a slash at its end; empty for this one.
 
     Raises:
         InputError: There is no such file or folder, or it lies in the way of the study.
@@ -64,7 +65,7 @@ def check_dataset(config):
         _check_there("dataset.groups.csv", groups["csv"], expected)
     if source == "smears":
         return
-    _check_outside("dataset.path", source, path)
+    _check_outside("dataset.path", source, path, study)
     if source in KINDS:
         _check_there("dataset.path", path, KINDS[source], is_folder=source == "folder")
     elif os.path.isfile(path):
@@ -74,13 +75,14 @@ def check_dataset(config):
         )
 
 
-def check_backbones(config):
+def check_backbones(config, study=""):
     """Check the user's files that backbones are made from, as far as that takes no Keras.
 
     Snakemake would take what was made from other files for what these give.
 
     Args:
         config: Validated config.
+        study: Folder of the study, with a slash at its end; empty for this one.
 
     Raises:
         InputError: A file is missing, or is not what its name says, or defines no such
@@ -93,7 +95,7 @@ def check_backbones(config):
             _check_module(name, path, backbone["function"])
             network = f"what {backbone['function']}() in {path} returns"
         if path := files.get("weights"):
-            _check_weights(name, path, network)
+            _check_weights(name, path, network, study)
 
 
 def _check_module(name, path, function):
@@ -116,9 +118,10 @@ def _check_module(name, path, function):
         )
 
 
-def _check_weights(name, path, network):
+def _check_weights(name, path, network, study):
     """Check that a file of weights is there and begins as its suffix says."""
-    key, converted = f"backbones.{name}.weights", Path(names.WEIGHTS.format(backbone=name))
+    key = f"backbones.{name}.weights"
+    converted = Path(study, names.WEIGHTS.format(backbone=name))
     if Path(path).absolute() == converted.absolute():
         raise InputError(
             f"{key}: found {path}, where the workflow puts its own copy of them, expected "
@@ -140,13 +143,14 @@ def _check_weights(name, path, network):
         )
 
 
-def check_test_sets(config):
+def check_test_sets(config, study=""):
     """Check that the images of the test sets are where their `path` says.
 
     As `check_dataset`, it is called on a finished study, too.
 
     Args:
         config: Validated config.
+        study: Folder of the study, with a slash at its end; empty for this one.
 
     Raises:
         InputError: There is no such file or folder, or it lies in the way of the study.
@@ -155,34 +159,38 @@ def check_test_sets(config):
         key, source, path = f"test_sets.{name}.path", test_set["source"], test_set["path"]
         if source == "smears":
             continue
-        _check_outside(key, source, path)
+        _check_outside(key, source, path, study)
         _check_there(key, path, KINDS[source], is_folder=source == "folder")
 
 
-def check_layout():
+def check_layout(study=""):
     """Check that the study's results are not of the layout in which training predicted.
 
     Snakemake would train every run again.
 
+    Args:
+        study: Folder of the study, with a slash at its end; empty for this one.
+
     Raises:
         InputError: There are such predictions.
     """
-    found = sorted(map(str, Path().glob(names.FORMER_PREDICTIONS.format(run="*"))))
+    found = sorted(map(str, Path(study).glob(names.FORMER_PREDICTIONS.format(run="*"))))
     if found:
         raise InputError(
             f"{found[0]}: found predictions of an earlier release, in which training made them "
             f"({len(found)} runs with controls), expected {names.PREDICTIONS}. Snakemake would "
             "train the runs again. With the config that made them, they can be kept:\n"
-            f"  rm {names.FORMER_PREDICTIONS.format(run='*')}\n"
-            f"  snakemake --touch {names.MODEL.format(run='*')} # and --configfile as before\n"
+            f"  rm {study}{names.FORMER_PREDICTIONS.format(run='*')}\n"
+            f"  snakemake --touch {study}{names.MODEL.format(run='*')} "
+            "# and --configfile as before\n"
             "Then run the study as before: it predicts, and trains nothing. To train all runs "
             "again, leave the second command out."
         )
 
 
-def _check_outside(key, source, path):
+def _check_outside(key, source, path, study):
     """Raise InputError if the user's images lie where the study writes."""
-    here, images = Path.cwd().resolve(), Path(path).resolve()
+    here, images = Path(study).resolve(), Path(path).resolve()
     if source == "folder" and images in (here, *here.parents):
         found = "the folder of the study" if images == here else "which the study lies in"
         raise InputError(

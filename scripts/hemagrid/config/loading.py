@@ -10,6 +10,7 @@ from hemagrid.errors import InputError
 from hemagrid.names import CONFIG, IMAGES
 
 ROOT = Path(__file__).parents[3]
+DEFAULTS = ROOT / "config" / "config.yaml"
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
 
@@ -17,7 +18,9 @@ def canonical(config, paths):
     """Return the config of the workflow, validated and in canonical form.
 
     Args:
-        config: Mapping that Snakemake has made of files and values of the command line.
+        config: Mapping that Snakemake has made of files and values of the command line, or
+            that a module is given. It is laid over `config/config.yaml`, which Snakemake
+            leaves out for a module.
         paths: The config files. They are read again, for keys that are given twice.
 
     Raises:
@@ -25,7 +28,7 @@ def canonical(config, paths):
     """
     for path in paths:
         read_yaml(path)
-    return validated(config, read_yaml(SCHEMA))
+    return validated(_laid_over(read_yaml(DEFAULTS), config), read_yaml(SCHEMA))
 
 
 def load_config(paths=(), values=None):
@@ -38,7 +41,7 @@ def load_config(paths=(), values=None):
     Raises:
         InputError: A file cannot be read, or the config is invalid.
     """
-    config = read_yaml(ROOT / "config" / "config.yaml")
+    config = read_yaml(DEFAULTS)
     for above in [*map(read_yaml, paths), values or {}]:
         config = _laid_over(config, above)
     try:

@@ -5,10 +5,12 @@ import os
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import yaml
 
+import hemagrid
 from hemagrid import io
 from hemagrid.training.environment import commit_of, host
 
@@ -80,14 +82,15 @@ def write_study(path):
     """Write how the study was last run: the command, the commit and the machine then.
 
     Args:
-        path: Path of the JSON, with `commit` and `changed` (as in `commit_of`, for the folder
-            of the workflow), `command` (as in `snakemake_command`), `host` and `written` (now,
+        path: Path of the JSON, with `release` (as in `release`), `commit` and `changed` (as in
+            `commit_of`, for the folder of the workflow), `command` (as in `snakemake_command`), `host` and `written` (now,
             in UTC).
     """
     commit, changed = commit_of(_HERE)
     io.write_json(
         path,
         {
+            "release": release(_HERE),
             "commit": commit,
             "changed": changed,
             "command": snakemake_command(),
@@ -95,6 +98,20 @@ def write_study(path):
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
+
+
+def release(file):
+    """Return the release, such as "0.2.0".
+
+    Args:
+        file: Path of a file of the library. If Snakemake has fetched it from GitHub or GitLab for
+            a module, repository and tag are named, too: "0.2.0 (github.com/lab/hemagrid v0.2.0)".
+    """
+    _, hosted, place = str(file).partition("/hosted-git/")
+    if not hosted:
+        return hemagrid.__version__
+    _, host, owner, repository, reference, *_ = place.split("/")
+    return f"{hemagrid.__version__} ({host}/{owner}/{repository} {unquote(reference)})"
 
 
 def write_checksums(paths, out, sources=()):

@@ -32,11 +32,12 @@ def prepare(threads, resources=None, require_gpu=False):
 
     Call it before Keras is first imported, because TensorFlow reads these variables once.
     `KERAS_BACKEND` is left as it is. `KERAS_HOME`, where Keras keeps the weights it fetched,
-    becomes `resources/keras` unless it is set, so that a job writes nowhere else.
+    becomes the study's `resources/keras` unless it is set, so that a job writes nowhere else.
 
     Args:
         threads: Number of threads.
-        resources: The job's resources. "gpu", or "gres" as in SLURM, makes it claim a GPU.
+        resources: The job's resources. "gpu", or "gres" as in SLURM, makes it claim a GPU;
+            "study" is the folder of the study, which is otherwise the working directory.
         require_gpu: Whether a job that asked for a GPU must not run on a CPU instead.
 
     Raises:
@@ -45,8 +46,9 @@ def prepare(threads, resources=None, require_gpu=False):
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_HOME", str(Path(names.KERAS_HOME).absolute()))
     resources = resources or {}
+    home = Path(resources.get("study", ""), names.KERAS_HOME)
+    os.environ.setdefault("KERAS_HOME", str(home.absolute()))
     if int(resources.get("gpu", 0)) == 0 and "gpu" not in str(resources.get("gres", "")):
         return
     claim_gpu()

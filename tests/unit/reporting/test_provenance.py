@@ -13,6 +13,7 @@ import pytest
 import yaml
 from made_study import ENVIRONMENT
 
+import hemagrid
 from hemagrid import io
 from hemagrid.reporting import provenance
 
@@ -142,9 +143,18 @@ def test_the_record_holds_no_secret(tmp_path, monkeypatch):
     provenance.write_study(tmp_path / "study.json")
     text = (tmp_path / "study.json").read_text()
     study = json.loads(text)
-    assert list(study) == ["commit", "changed", "command", "host", "written"]
+    assert list(study) == ["release", "commit", "changed", "command", "host", "written"]
+    assert study["release"] == hemagrid.__version__
     assert set(study["host"]) == {"cpu", "cores", "memory_mib", "gpus"}
     assert "hunter2" not in text
     written = datetime.fromisoformat(study["written"])
     assert written.utcoffset() == timedelta(0)
     assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+
+
+def test_the_release_of_a_module_names_its_repository_and_tag():
+    cached = (
+        "/home/ada/.cache/hosted-git/githubfile/github.com/lab/hemagrid/v0.2.0/scripts/x.py"
+    )
+    expected = f"{hemagrid.__version__} (github.com/lab/hemagrid v0.2.0)"
+    assert provenance.release(Path(cached)) == expected
