@@ -14,7 +14,7 @@ NAMED = {
 }
 
 # Where this is a module of another workflow, its files have other names.
-if Path(workflow.main_snakefile).parent == Path(workflow.basedir):
+if workflow.modifier.is_main_snakefile():
     try:
         targets.check(targets.of_command_line(), workflow, NAMED)
     except InputError as error:

@@ -1,6 +1,6 @@
-"""Where the library is, and what a module must be told: this workflow may be part of another.
+"""Where the library and the default config are: this workflow may be a module of another one.
 
-The library is beside these rules or, for a module from GitHub, in Snakemake's cache. Snakemake
+They are beside these rules or, for a module from GitHub, in Snakemake's cache. Snakemake
 fetches what it is asked for, so library.txt names each file.
 """
 
@@ -30,6 +30,10 @@ if ROOT not in Path(hemagrid.__file__).resolve().parents:
         f"{Path(hemagrid.__file__).parents[2]}, expected one: give all modules the same source "
         "and tag, or run a workflow for each"
     )
+
+
+configfile: f"{ROOT}/config/config.yaml"
+
 
 # A profile names rules. Under other names, jobs would run without their GPU.
 NAMED = workflow.resource_settings.overwrite_resources

@@ -82,9 +82,9 @@ def write_study(path):
     """Write how the study was last run: the command, the commit and the machine then.
 
     Args:
-        path: Path of the JSON, with `release` (as in `release`), `commit` and `changed` (as in
-            `commit_of`, for the folder of the workflow), `command` (as in `snakemake_command`), `host` and `written` (now,
-            in UTC).
+        path: Path of the JSON, with `release`, `commit` and `changed` (as in `release` and
+            `commit_of`, for the folder of the workflow), `command` (as in
+            `snakemake_command`), `host` and `written` (now, in UTC).
     """
     commit, changed = commit_of(_HERE)
     io.write_json(
@@ -104,8 +104,8 @@ def release(file):
     """Return the release, such as "0.2.0".
 
     Args:
-        file: Path of a file of the library. If Snakemake has fetched it from GitHub or GitLab for
-            a module, repository and tag are named, too: "0.2.0 (github.com/lab/hemagrid v0.2.0)".
+        file: Path of a file of the library. If Snakemake has fetched it for a module, its
+            repository and tag are named, too: "0.2.0 (github.com/lab/hemagrid v0.2.0)".
     """
     _, hosted, place = str(file).partition("/hosted-git/")
     if not hosted:
