@@ -1,7 +1,6 @@
 """The workflow inside another one: local and from GitHub, renamed, under prefixes, twice."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -112,37 +111,6 @@ def test_two_modules_plan_what_two_clones_do(both, github, tiny, plan, expected)
         }
         # The user's own files stay where they are.
         assert of_it == expected(config)
-
-
-def test_a_module_runs_and_keeps_to_its_prefix(both, github, study, snakemake):
-    before = {path.name for path in both.iterdir()}
-    shutil.copytree(study.folder, both / "a", ignore=shutil.ignore_patterns(".snakemake"))
-    model = "results/mobilenetv3_cfg1/model.keras"
-    for gone in (model, "results/tuning/finalists.json", "results/report.html"):
-        (both / "a" / gone).unlink()
-    shutil.rmtree(both / "a" / "checkpoints")
-    shutil.rmtree(both / "a" / "results" / "dataset")
-
-    # The data set's rules, a training, the checkpoint and the report.
-    targets = ("a/results/dataset/audit.json", f"a/{model}")
-    triggers = ("--rerun-triggers", "input")
-    done = snakemake(both, *targets, "--cores", 2, *triggers, **github)
-    assert done.returncode == 0, done.said[-4000:]
-    done = snakemake(both, "a/results/report.html", "--cores", 2, *triggers, **github)
-    assert done.returncode == 0, done.said[-4000:]
-    assert (both / "a" / "checkpoints").is_dir()
-    assert {path.name for path in both.iterdir()} == before | {"a", ".snakemake"}
-
-    chosen = json.loads((both / "a" / "results/tuning/finalists.json").read_text())
-    assert chosen["finalists"] == ["mobilenetv3"]
-    page = (both / "a" / "results" / "report.html").read_text()
-    assert f"(github.com/lab/hemagrid {TAG})" in page
-    assert "published" in page
-
-    shown = snakemake(
-        both, "a/results/report.html", "--report", "shown.html", *triggers, **github
-    )
-    assert shown.returncode == 0, shown.said[-4000:]
 
 
 def test_a_profile_gives_gpus_to_renamed_rules_or_is_refused(
