@@ -2,23 +2,31 @@
 
 The library logs through `logging.getLogger(__name__)`. In a job, `info` and above reach the
 terminal as bare lines and the log with a time stamp; `debug` reaches the log alone. What
-other libraries print goes into the log.
+other libraries print goes into the log. Its last line is what the process has used.
 """
 
 import contextlib
 import errno
 import logging
 import os
+import re
+import resource
 import sys
+import time
 import traceback
+from pathlib import Path
 
 from tqdm import tqdm
 
 from hemagrid.errors import InputError, Stopped
 from hemagrid.io import remove_temporaries
 
+_USED = "used %.2f s, %.2f CPU seconds, at most %.2f MiB of memory"
+_STATUS = Path("/proc/self/status")
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 INTERVAL = 10  # seconds between two lines of progress
+
+STARTED = time.perf_counter()  # scripts import this module first, before Keras
 
 logger = logging.getLogger("hemagrid")
 
@@ -47,6 +55,7 @@ def job(log_path, outputs=()):
         for path in outputs:
             remove_temporaries(path)
         yield
+        logger.debug(_USED, *usage().values())
     except InputError as error:
         logger.error("Error: %s", error)
         sys.exit(1)
@@ -61,6 +70,36 @@ def job(log_path, outputs=()):
         kind = type(error).__name__
         logger.error("Error: %s: %s\nThe traceback is in %s", kind, error, log_path)
         sys.exit(1)
+
+
+def usage():
+    """Return what this process has used: `seconds`, `cpu_seconds` and `peak_memory_mib`.
+
+    CPU time includes that of processes that it started and waited for. Other than samples,
+    these figures miss nothing. Linux keeps the peak of this very program in /proc; `getrusage`
+    starts from that of the program, such as Snakemake, that started it.
+    """
+    own, others = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = own.ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text())
+        peak = int(found[1]) / 1024 if found else peak
+    return {
+        "seconds": time.perf_counter() - STARTED,
+        "cpu_seconds": sum(of.ru_utime + of.ru_stime for of in (own, others)),
+        "peak_memory_mib": peak,
+    }
+
+
+def used(log_path):
+    """Read what `job` noted at the end of a log, as `usage` returns it; None without it."""
+    try:
+        text = Path(log_path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    found = re.findall(_USED.replace("%.2f", r"([\d.]+)") + "$", text, flags=re.M)
+    names = ("seconds", "cpu_seconds", "peak_memory_mib")
+    return dict(zip(names, map(float, found[-1]), strict=True)) if found else None
 
 
 def track(iterable, description, total=None, unit="images", step=1):

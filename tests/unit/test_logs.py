@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,6 +121,32 @@ def test_a_job_removes_what_a_killed_one_left_beside_its_outputs(run, tmp_path):
         path.touch()
     run("with logs.job('second.log', ['train.npy', 'train.csv']): pass")
     assert not any(path.exists() for path in left) and all(path.exists() for path in others)
+
+
+def test_a_log_ends_with_what_the_process_used(tmp_path):
+    lines = ["    held = bytearray(300 * 2**20)", "    held[::4096] = b'a' * len(held[::4096])"]
+    lines += ["    end = time.process_time() + 1", "    while time.process_time() < end: pass"]
+    (tmp_path / "script.py").write_text(HEAD + "\n".join(lines))
+    process = subprocess.Popen([sys.executable, "script.py"], cwd=tmp_path)
+    _, status, system = os.wait4(process.pid, 0)  # what time(1) prints
+    process.returncode = status
+    used = logs.used(tmp_path / "job.log")
+    assert status == 0
+    spent = system.ru_utime + system.ru_stime  # with the end of the process
+    assert spent - 0.5 < used["cpu_seconds"] < spent + 0.1
+    assert 300 < used["peak_memory_mib"] < 400
+    assert (
+        logs.used(tmp_path / "none.log") is None and logs.used(tmp_path / "script.py") is None
+    )
+
+
+def test_peak_memory_is_that_of_the_system_where_there_is_no_proc(monkeypatch, tmp_path):
+    monkeypatch.setattr(logs, "_STATUS", tmp_path / "status")
+    for platform, unit in (("linux", 2**10), ("darwin", 1)):
+        monkeypatch.setattr(logs.sys, "platform", platform)
+        used = SimpleNamespace(ru_maxrss=1536 * 2**20 // unit, ru_utime=2.0, ru_stime=1.0)
+        monkeypatch.setattr(logs.resource, "getrusage", lambda who, used=used: used)
+        assert logs.usage()["peak_memory_mib"] == 1536
 
 
 @pytest.mark.parametrize("stage", ["dataset", "augmentation"])

@@ -17,9 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.errors import Stopped
-from hemagrid.training import checkpoints, jobs, run, trainer
+from hemagrid.training import checkpoints, run, trainer
 from hemagrid.tuning.search import search_head
 
 PATIENCE = 300  # seconds for anything
@@ -40,7 +40,7 @@ class Child:
         os.dup2(output, 1)
         os.dup2(output, 2)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        jobs.STARTED = time.perf_counter()
+        logs.STARTED = time.perf_counter()
         report = checkpoints.Checkpoint.report
 
         def pause(checkpoint, facts):

@@ -20,11 +20,11 @@ from zipfile import ZipFile
 import numpy as np
 from filelock import SoftFileLease, Timeout
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.errors import InputError
 from hemagrid.names import CHECKPOINTS
 from hemagrid.revisions import REVISIONS
-from hemagrid.training import environment, jobs
+from hemagrid.training import environment
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Checkpoint:
             `seconds` (without waiting for another process), `cpu_seconds`, `peak_memory_mib`
             (the largest of them).
         """
-        used = jobs.usage()
+        used = logs.usage()
         used["seconds"] -= self.waited
         used["seconds"] += self.former["seconds"]
         used["cpu_seconds"] += self.former["cpu_seconds"]

@@ -1,14 +1,12 @@
-"""Jobs: threads, the GPU of a job, signals and memory. Nothing here imports Keras by itself."""
+"""Jobs: threads, the GPU of a job, signals. Nothing here imports Keras by itself."""
 
 import contextlib
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,8 +16,6 @@ from filelock import FileLock, Timeout
 from hemagrid import names
 from hemagrid.errors import InputError
 from hemagrid.training.backend import device
-
-STARTED = time.perf_counter()  # jobs import this module first, before Keras
 
 POLL = 5  # seconds between two attempts to claim a GPU
 
@@ -122,13 +118,3 @@ def stop_signals():
         _listening[:] = [each for each in _listening if each is not received]
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def usage():
-    """Return what this process has used: `seconds`, `cpu_seconds` and `peak_memory_mib`."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "seconds": time.perf_counter() - STARTED,
-        "cpu_seconds": time.process_time(),
-        "peak_memory_mib": peak / (1024**2 if sys.platform == "darwin" else 1024),
-    }

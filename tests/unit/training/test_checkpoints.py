@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from filelock import SoftFileLease
 
-from hemagrid import io
+from hemagrid import io, logs
 from hemagrid.errors import InputError
-from hemagrid.training import checkpoints, jobs
+from hemagrid.training import checkpoints
 from hemagrid.training.checkpoints import Checkpoint, key_of, one_writer
 
 FACTS = {"position": {"epoch": 3}, "best": 0.1 + 0.2}
@@ -36,7 +36,7 @@ def checkpoint(tmp_path):
 
 def assert_used(loaded):
     facts, arrays = loaded
-    assert facts.pop("spent").keys() == jobs.usage().keys()
+    assert facts.pop("spent").keys() == logs.usage().keys()
     assert facts == FACTS | {"run": "a_run", "key": "0123456789abcdef"}
     assert list(arrays) == list(ARRAYS)
     for name, expected in ARRAYS.items():
@@ -200,7 +200,7 @@ USED = {"seconds": 10.0, "cpu_seconds": 20.0, "peak_memory_mib": 500.0}
 @pytest.mark.parametrize("last", ["report", "save"])
 def test_what_a_run_used_is_added_up_over_its_processes(last, tmp_path, monkeypatch):
     def process(**usage):
-        monkeypatch.setattr(jobs, "usage", lambda: USED | usage)
+        monkeypatch.setattr(logs, "usage", lambda: USED | usage)
         return Checkpoint("a_run", "f" * 16, tmp_path)
 
     process().report({})
@@ -222,7 +222,7 @@ def test_what_a_run_used_is_added_up_over_its_processes(last, tmp_path, monkeypa
 def test_a_progress_record_that_tells_nothing_does_no_harm(content, tmp_path):
     (tmp_path / "a_run").mkdir()
     (tmp_path / "a_run" / "progress.json").write_text(content)
-    assert Checkpoint("a_run", "f" * 16, tmp_path).spent()["seconds"] < jobs.usage()["seconds"]
+    assert Checkpoint("a_run", "f" * 16, tmp_path).spent()["seconds"] < logs.usage()["seconds"]
 
 
 def test_a_new_start_removes_what_a_killed_process_left(tmp_path):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -37,14 +36,6 @@ def test_what_the_user_set_is_left(monkeypatch):
     jobs.prepare(1)
     assert os.environ["KERAS_HOME"] == "/scratch/keras"
     assert os.environ["KERAS_BACKEND"] == "jax"
-
-
-@pytest.mark.parametrize("platform, unit", [("linux", 2**10), ("darwin", 1)])
-def test_peak_memory_is_in_mib_whatever_the_system_counts_in(monkeypatch, platform, unit):
-    usage = SimpleNamespace(ru_maxrss=1536 * 2**20 // unit)
-    monkeypatch.setattr(jobs.resource, "getrusage", lambda who: usage)
-    monkeypatch.setattr(jobs.sys, "platform", platform)
-    assert jobs.usage()["peak_memory_mib"] == 1536
 
 
 # A GPU that was asked for
