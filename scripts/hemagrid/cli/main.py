@@ -66,7 +66,14 @@ def main(words=None):
     except BrokenPipeError:  # as in `hemagrid status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # no permission, no space, ...
+    except PermissionError as error:
+        print(
+            f"Error: {error.filename}: found no permission to write or read it, expected a "
+            "study of yours; copy it (cp -a), or ask its owner",
+            file=sys.stderr,
+        )
+        return 1
+    except OSError as error:  # no space, ...
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -52,20 +52,22 @@ def describe(found, folder, config):
         "revision" in str(found) or OTHER_CODE in found,
     )
     if commit and other_code:
-        lines.append(f"The study was made by commit {commit}, which leaves them as they are.")
+        lines.append(f"To keep them, use the commit that made them and its packages: {commit}")
     if (recorded := recorded_config(folder)) and (
         changed := differences(config, load_config([recorded]))
     ):
         lines.append(
             f"The study last ran with another config ({listed(changed, 5)}). To go on with "
-            f"that one: --configfile {recorded}"
+            f"that one: --configfile {recorded.absolute()}"
         )
     return "\n".join([*lines, ""])
 
 
 def _recorded_commit(folder):
     path = Path(folder, names.STUDY)
-    return json.loads(path.read_text())["commit"] if path.is_file() else None
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    commit, changed = record.get("commit"), record.get("changed")
+    return f"{commit} with changes" if commit and changed else commit
 
 
 def _cause(reason):

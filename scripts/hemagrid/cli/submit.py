@@ -1,5 +1,8 @@
 """Package a run for Codabench and score the package here."""
 
+import errno
+import os
+
 from hemagrid import names
 from hemagrid.cli import dag, options
 from hemagrid.config.grid import combinations, known_runs
@@ -25,6 +28,8 @@ def main(words):
             f"RUN: found {', '.join(named) or 'nothing'}, expected a run of {config_name}: "
             f"{', '.join(runs)}{meant}"
         )
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "", str(folder))
     rest = list(words)
     rest.remove(named[0])
     target = names.SCORE.format(run=named[0])

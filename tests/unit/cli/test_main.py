@@ -118,7 +118,8 @@ def test_a_mistake_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, expec
         (
             PermissionError(13, "Permission denied", "a"),
             1,
-            "Error: [Errno 13] Permission denied: 'a'\n",
+            "Error: a: found no permission to write or read it, expected a study of yours; "
+            "copy it (cp -a), or ask its owner\n",
         ),
         (
             KeyboardInterrupt(),

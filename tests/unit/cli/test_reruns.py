@@ -48,11 +48,11 @@ def test_each_cause_is_told_with_its_jobs(config, tmp_path):
         ],
         "they rest on other files than before and files that they rest on are newer": ["split"],
     }
-    write_json(tmp_path / names.STUDY, {"commit": "abc123"})
+    write_json(tmp_path / names.STUDY, {"commit": "abc123", "changed": True})
     write_config(config | {"seed": 7}, tmp_path / names.CONFIG)
     said = reruns.describe(causes, tmp_path, config)
     assert "\n  the revision of train is 2 here and was 1: train (2)\n" in said
-    assert "made by commit abc123, which leaves them as they are.\n" in said
+    assert "the commit that made them and its packages: abc123 with changes\n" in said
     assert "The study last ran with another config (seed)." in said
     assert said.endswith(f": --configfile {tmp_path / names.CONFIG}\n")
     assert reruns.describe({}, tmp_path, config) == ""
