@@ -27,20 +27,20 @@ PATIENCE = 60  # seconds that any one answer may take
 # The protocol's numbers for keys: windowsVirtualKeyCode, and the text they type.
 KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Space": (32, " ")}
 
-SETTLED = """
-new Promise((resolve) => {
-  const settled = () => {
-    const charts = [...document.querySelectorAll(".chart:not([data-drawn])")];
-    const waiting = charts.some((e) => !e.parentElement.closest("details:not([open])"));
-    if (!waiting) resolve();
-    return !waiting;
-  };
-  if (!settled()) {
-    const options = { subtree: true, attributes: true, attributeFilter: ["data-drawn"] };
-    new MutationObserver((_, observer) => settled() && observer.disconnect())
-      .observe(document.body, options);
+# Brings every chart that no fold hides into view, and waits until it is drawn.
+DRAW = """
+(async () => {
+  const { scrollX, scrollY } = window;
+  for (const place of document.querySelectorAll(".chart:not([data-drawn])")) {
+    if (!place.checkVisibility()) continue;
+    const drawn = new Promise((resolve) => {
+      new MutationObserver(resolve).observe(place, { attributeFilter: ["data-drawn"] });
+    });
+    place.scrollIntoView();
+    if (place.dataset.drawn === undefined) await drawn;
   }
-})
+  scrollTo(scrollX, scrollY);
+})()
 """
 
 
@@ -133,8 +133,8 @@ class Tab:
         self.settle()
 
     def settle(self):
-        """Wait until every chart that is in sight has been drawn."""
-        self.run(SETTLED)
+        """Wait until every chart that no fold hides has been drawn."""
+        self.run(DRAW)
 
     def run(self, script):
         """Return the value of a JavaScript expression, of a promise what it resolves to."""

@@ -133,7 +133,7 @@ def test_every_picture_and_every_chart_shows_and_nothing_is_asked_for(browse, re
         assert image["alt"] and image["pixels"] > 0 and image["width"] > 0, image
     charts = tab.run(DRAWN)
     # Of the study and of each trained run; the hidden ones were drawn when their fold opened.
-    assert len(charts) == tab.run("live.charts.length") > 8
+    assert len(charts) == tab.run("drawing.then((charts) => charts.length)") > 8
     for chart in charts:
         # Vega gives its own role to what it draws in.
         assert chart["role"] in ("img", "graphics-document") and chart["text"], chart

@@ -99,6 +99,13 @@ def spec(chart):
     return content
 
 
+def height(spec):
+    """Return about how high a chart will be on the page, in pixels, before it is drawn."""
+    panels = spec.get("hconcat") or spec.get("concat") or [spec]
+    heights = [panel.get("height") for panel in panels]
+    return max((h for h in heights if isinstance(h, int)), default=300) + 80
+
+
 def _config(ink, ground):
     """Return the style of all charts, with one colour for text and lines on a background."""
     return {

@@ -1,7 +1,9 @@
 """The report: one HTML file that holds everything and loads nothing."""
 
 import base64
+import gzip
 import hashlib
+import json
 from pathlib import Path
 
 import jinja2
@@ -9,7 +11,7 @@ import numpy as np
 import pandas as pd
 import vl_convert
 import yaml
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hemagrid import io
 from hemagrid.config.grid import train_seed, tunable_backbones
@@ -147,8 +149,7 @@ def write_report(out, inputs, *, select_by):
         "resources": study.resources(),
         "provenance": study.provenance(),
     }
-    live = {
-        "charts": study.drawn,
+    album = {
         "pictures": study.album.pictures,
         "cells": {run["name"]: run.pop("cells") for run in page["runs"]},
     }
@@ -162,18 +163,22 @@ def write_report(out, inputs, *, select_by):
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters["duration"] = text.duration
     environment.filters["few"] = text.few
+    # A narrow column breaks a name after an underscore.
+    environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
-    scripts = [
-        vl_convert.javascript_bundle(),
-        (_TEMPLATES / "report.js").read_text(encoding="utf-8"),
-    ]
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    vega = vl_convert.javascript_bundle()
     # The page's Content Security Policy admits these scripts alone, by their digests.
-    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+    digests = [hashlib.sha256(text.encode()).digest() for text in (script, vega)]
     rendered = environment.get_template("report.html.j2").render(
         page,
-        live=live,
+        album=album,
+        packed={
+            "charts": _packed(json.dumps(study.drawn, allow_nan=False)),
+            "vega": _packed(vega),
+        },
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],
+        script=Markup(script),
         hashes=[f"sha256-{base64.b64encode(digest).decode()}" for digest in digests],
     )
     io.write_text(out, rendered)
@@ -713,7 +718,7 @@ class _Study:
             "largest_groups": groups
             and text.shown(pd.DataFrame(groups["largest"]["examples"])),
             "copies": None if self.copies is None else text.shown(self.copies),
-            "contact_sheet": sheet and pictures.data_uri(Path(sheet).read_bytes(), "image/png"),
+            "contact_sheet": sheet and pictures.sheet(sheet),
         }
 
     def resources(self):
@@ -739,8 +744,9 @@ class _Study:
         """Add a chart to those of the page; return its number and its text alternative."""
         if chart is None:
             return None
-        self.drawn.append(charts.spec(chart))
-        return {"number": len(self.drawn) - 1, "text": self.drawn[-1]["description"]}
+        self.drawn.append(spec := charts.spec(chart))
+        height = charts.height(spec)
+        return {"number": len(self.drawn) - 1, "text": spec["description"], "height": height}
 
     def _matrix(self, run, subset):
         """Lay out a confusion matrix: per true class a row of (count, share of the class)."""
@@ -764,6 +770,11 @@ def _run_minus_winner(row):
     """Spell the difference of a row of `comparisons.winner_table`, seen from the run."""
     bounds = row.difference_points_high, row.difference_points_low
     return text.points(*(-points for points in (row.difference_points, *bounds)))
+
+
+def _packed(text):
+    """Compress a text for the page, which unpacks it when it is needed."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _named(made_with):

@@ -1,4 +1,5 @@
 import base64
+import gzip
 import hashlib
 import json
 import re
@@ -40,7 +41,7 @@ RUNS = {
 EVALUATED = [run for run, skill in RUNS.items() if skill is not None]
 TRAINED = EVALUATED[:-1]
 TESTS = (TEST, TEST_AUGMENTED)
-VOID = ("br", "img", "link", "meta")
+VOID = ("br", "img", "link", "meta", "wbr")
 
 
 class Tree(HTMLParser):
@@ -75,8 +76,10 @@ class Page:
 
     def __init__(self, html):
         self.html, self.root = html, Tree(html).root
+        charts = gzip.decompress(base64.b64decode(self.by_id("charts").text))
         # A browser reads no NaN.
-        self.live = json.loads(self.by_id("live").text, parse_constant=pytest.fail)
+        self.charts = json.loads(charts, parse_constant=pytest.fail)
+        self.album = json.loads(self.by_id("album").text, parse_constant=pytest.fail)
 
     def all(self, path):
         return self.root.findall(f".//{path}")
@@ -183,9 +186,7 @@ def test_the_page_is_well_formed_and_says_what_everything_is(which, request):
     assert all(img.get("alt") for img in page.all("img"))
     assert all(th.get("scope") for th in page.all("th"))
     charts = page.all("*[@data-chart]")
-    assert sorted(int(c.get("data-chart")) for c in charts) == [
-        *range(len(page.live["charts"]))
-    ]
+    assert sorted(int(c.get("data-chart")) for c in charts) == [*range(len(page.charts))]
     assert all(c.get("role") == "img" and c.get("aria-label") for c in charts)
     assert page.root.get("lang") == "en" and page.all("title")
 
@@ -201,13 +202,14 @@ def test_the_page_is_self_contained_and_runs_our_two_scripts_alone(study):
     assert not handlers
     (style,) = page.all("style")
     assert "url(" not in style.text and "@import" not in style.text
-    assert "://" not in page.by_id("live").text
+    assert "://" not in page.by_id("album").text
 
     (policy,) = page.all("meta[@http-equiv='Content-Security-Policy']")
     allowed = dict(part.split(maxsplit=1) for part in policy.get("content").split("; "))
-    scripts = [s.text for s in page.all("script") if s.get("type") != "application/json"]
-    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
-    assert len(scripts) == 2
+    scripts = [s.text for s in page.all("script") if not s.get("type")]
+    vega = gzip.decompress(base64.b64decode(page.by_id("vega").text)).decode()
+    digests = [hashlib.sha256(script.encode()).digest() for script in (*scripts, vega)]
+    assert len(scripts) == 1
     assert allowed == {
         "default-src": "'none'",
         "img-src": "data:",
@@ -218,17 +220,17 @@ def test_the_page_is_self_contained_and_runs_our_two_scripts_alone(study):
 
 def test_markup_in_names_is_text_everywhere(study):
     page = study.page
-    assert len(page.all("script")) == 3
+    assert len(page.all("script")) == 4
     assert not page.all("main//b[.='co']") and not page.all("b[.='0.1']")
     # The script that holds the data would end at the first "</script" inside.
-    assert "<" not in page.by_id("live").text
+    assert "<" not in page.by_id("album").text
     for matrix in page.all("table[@class='matrix']"):
         assert [text(th) for th in matrix.find("thead/tr")][1:] == CLASSES
         assert list(rows_of(matrix)) == CLASSES
     assert list(rows_of(page.by_id("data").find(".//table"))) == CLASSES
     assert f"{MARKUP}/cut.png" in [text(th) for th in page.by_id("data").iter("th")]
     assert "<b>0.1</b>" in [text(td) for td in page.by_id("provenance").iter("td")]
-    assert json.dumps(MARKUP) in json.dumps(page.live["charts"])
+    assert json.dumps(MARKUP) in json.dumps(page.charts)
 
 
 # The numbers
@@ -670,20 +672,20 @@ def test_parts_without_a_file_are_left_out(small):
     page = made.write()
     assert page.by_id("explanation") is None and page.by_id("corruptions") is None
     assert not page.all("h3[.='The last command']") and "SHA-256" not in page.html
-    assert list(page.live["cells"]["vgg16_cfg1"]) == [TEST_AUGMENTED]
+    assert list(page.album["cells"]["vgg16_cfg1"]) == [TEST_AUGMENTED]
 
 
 def test_pictures_of_other_images_are_not_shown(small):
     made = small({"vgg16_cfg1": 0.8})
     page = made.write(images_test=made.inputs["images_test_augmented"])
-    assert list(page.live["cells"]["vgg16_cfg1"]) == [TEST_AUGMENTED]
+    assert list(page.album["cells"]["vgg16_cfg1"]) == [TEST_AUGMENTED]
     assert any(w.startswith("Without pictures.") and "(test)" in w for w in page.warnings())
 
 
 def test_epochs_that_diverged_are_gaps_in_the_curves(unfinished):
     charts = unfinished.page.by_id("run-vgg16_cfg1").findall(".//div[@data-chart]")
     assert len(charts) == 3
-    curves = unfinished.page.live["charts"][int(charts[0].get("data-chart"))]
+    curves = unfinished.page.charts[int(charts[0].get("data-chart"))]
     rows = [row for data in curves["datasets"].values() for row in data]
     last = [
         row["value"]
@@ -852,7 +854,7 @@ def test_blank_copies_are_counted_and_not_shown(small):
     for part in ("runs", "explanation"):
         assert "5 of 48 augmented test copies are blank" in text(page.by_id(part))
     uris = [picture(of) for of in open_images(made.inputs["images_test_augmented"])]
-    seen = [uris.index(uri) for uri in page.live["pictures"] if uri in uris]
+    seen = [uris.index(uri) for uri in page.album["pictures"] if uri in uris]
     assert seen and not {0, 2, 4, 6, 7} & set(seen)
     counts = rows_of(page.by_id("data").findall(".//table")[-1])
     assert "of its pixel values is below 1 of 255" in text(page.by_id("data"))
@@ -863,7 +865,7 @@ def test_blank_copies_are_counted_and_not_shown(small):
 
 
 def test_a_cell_of_a_matrix_opens_its_own_images(study):
-    pictures, cells = study.page.live["pictures"], study.page.live["cells"]
+    pictures, cells = study.page.album["pictures"], study.page.album["cells"]
     assert set(cells) == set(EVALUATED) and len(pictures) == len(set(pictures))
     images = {s: open_images(study.inputs[f"images_{s}"]) for s in TESTS}
     for run in TRAINED:
@@ -892,17 +894,17 @@ def test_the_winner_chooses_its_pictures_first(study):
     labels, probabilities, _ = subsets["test"]
     right = (labels == 1) & (probabilities.argmax(axis=1) == 1)
     surest = np.sort(100 * probabilities[right].max(axis=1))[::-1][:6]
-    chosen = study.page.live["cells"][winner]["test"]["1,1"]
+    chosen = study.page.album["cells"][winner]["test"]["1,1"]
     assert [confidence for _, confidence in chosen] == pytest.approx(surest, abs=0.051)
 
 
 def test_a_full_album_leaves_cells_without_pictures(study, small, monkeypatch):
     monkeypatch.setattr(reporting, "PICTURES", 5)
     page = study.write()
-    assert len(page.live["pictures"]) == 5
+    assert len(page.album["pictures"]) == 5
     shown = [
         number
-        for run in page.live["cells"].values()
+        for run in page.album["cells"].values()
         for subset in run.values()
         for cell in subset.values()
         for number, _ in cell
@@ -1029,7 +1031,7 @@ def test_findings_about_the_data_are_shown_as_pictures_with_their_labels(study):
     )
     assert text(files["outside the classes"]["skipped: truncated"]) == "1"
     sheet = section.findall("figure")[-1].find("img").get("src")
-    assert sheet.startswith("data:image/png") and len(sheet) > 1000
+    assert sheet.startswith("data:image/webp") and len(sheet) > 1000
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,71 @@
 // What the page does beyond showing itself. Without it all text and tables stand as they are.
 "use strict";
 
-const live = JSON.parse(document.getElementById("live").textContent);
+// Acts on each element once, when it comes into view; what is in a closed fold waits.
+function whenInView(selector, act) {
+  const seen = (entries, observer) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      observer.unobserve(target);
+      act(target);
+    }
+  };
+  const observer = new IntersectionObserver(seen, { rootMargin: "400px" });
+  for (const element of document.querySelectorAll(selector)) observer.observe(element);
+}
 
-// Draws the charts and makes the cells buttons of what is open; a fold waits until it opens.
-function enliven(root) {
-  const hidden = (element) => element.parentElement.closest("details:not([open])");
-  for (const place of root.querySelectorAll("[data-chart]")) {
-    if (!hidden(place)) draw(place);
-  }
-  for (const cell of root.querySelectorAll("td[data-cell]")) {
-    if (!hidden(cell)) offerPictures(cell);
-  }
+// Charts: drawn when they come into view, or before the page is printed
+
+let drawing; // Vega, and the specifications of all charts
+
+async function unpacked(id) {
+  const packed = atob(document.getElementById(id).textContent);
+  const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+async function prepare() {
+  const script = document.createElement("script");
+  const [vega, charts] = await Promise.all([unpacked("vega"), unpacked("charts")]);
+  script.textContent = vega;
+  document.head.append(script);
+  return JSON.parse(charts);
 }
 
 async function draw(place) {
-  const spec = live.charts[place.dataset.chart];
+  const number = place.dataset.chart;
   delete place.dataset.chart;
+  if (number === undefined) return;
+  drawing ??= prepare();
+  const spec = (await drawing)[number];
   // The interpreter (`ast`) needs no eval, which the page's policy forbids.
   const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false };
   options.defaultStyle = false;
   options.logLevel = 1; // errors alone
+  options.bind = place.nextElementSibling;
   await vegaEmbed(place, spec, options);
+  // The place has the text for readers who cannot see the drawing.
+  place.querySelector("svg").setAttribute("aria-hidden", "true");
   place.dataset.drawn = "";
+  offerScrolling();
 }
+
+// The keyboard reaches a chart that is wider than its place, to scroll it.
+function offerScrolling() {
+  for (const place of document.querySelectorAll("[data-drawn]")) {
+    if (place.scrollWidth > place.clientWidth) place.tabIndex = 0;
+    else place.removeAttribute("tabindex");
+  }
+}
+
+whenInView("[data-chart]", draw);
+addEventListener("resize", offerScrolling);
+addEventListener("beforeprint", () => {
+  for (const place of document.querySelectorAll("[data-chart]")) {
+    if (place.checkVisibility()) draw(place);
+  }
+});
 
 // Tables that are sorted by a click on a heading
 
@@ -58,21 +100,23 @@ function sort(table, heading) {
 
 // Confusion matrices whose cells show their images
 
-function offerPictures(cell) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.title = cell.title;
-  button.setAttribute("aria-label", cell.title);
-  button.setAttribute("aria-pressed", "false");
-  button.append(...cell.childNodes);
-  button.addEventListener("click", () => showPictures(cell, button));
-  cell.append(button);
-  cell.removeAttribute("title");
-  cell.dataset.key = cell.dataset.cell;
-  delete cell.dataset.cell;
+let album; // the pictures, and the numbers of those in each cell
+
+function offerPictures(matrix) {
+  for (const cell of matrix.querySelectorAll("td[data-cell]")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = cell.title;
+    button.setAttribute("aria-pressed", "false");
+    button.append(...cell.childNodes);
+    button.addEventListener("click", () => showPictures(cell, button));
+    cell.append(button);
+    cell.removeAttribute("title");
+  }
 }
 
 function showPictures(cell, button) {
+  album ??= JSON.parse(document.getElementById("album").textContent);
   const table = cell.closest("table");
   const place = document.getElementById(table.dataset.shows);
   for (const other of place.parentElement.querySelectorAll("[aria-pressed=true]")) {
@@ -80,18 +124,18 @@ function showPictures(cell, button) {
   }
   button.setAttribute("aria-pressed", "true");
   const { run, subset } = table.dataset;
-  const pictures = live.cells[run]?.[subset]?.[cell.dataset.key] ?? [];
+  const shown = album.cells[run]?.[subset]?.[cell.dataset.cell] ?? [];
   const heading = document.createElement("p");
   const count = Number(cell.dataset.count);
-  const few = pictures.length < count ? `; ${pictures.length || "no"} of them shown` : "";
+  const few = shown.length < count ? `; ${shown.length || "no"} of them shown` : "";
   heading.textContent = `${button.title}${few}`;
   const gallery = document.createElement("div");
   gallery.className = "gallery";
-  for (const [number, confidence] of pictures) {
+  for (const [number, confidence] of shown) {
     const figure = document.createElement("figure");
     figure.className = "narrow";
     const image = document.createElement("img");
-    image.src = live.pictures[number];
+    image.src = album.pictures[number];
     image.alt = `${button.title}, confidence ${confidence} %`;
     const caption = document.createElement("figcaption");
     caption.textContent = `${confidence} % sure`;
@@ -100,6 +144,8 @@ function showPictures(cell, button) {
   }
   place.replaceChildren(heading, gallery);
 }
+
+whenInView(".matrix[data-shows]", offerPictures);
 
 // Folds
 
@@ -112,9 +158,6 @@ function openTarget() {
   }
 }
 
-for (const fold of document.querySelectorAll("details")) {
-  fold.addEventListener("toggle", () => fold.open && enliven(fold));
-}
 for (const table of document.querySelectorAll("table.sortable")) offerSorting(table);
 const runs = document.getElementById("open-runs");
 runs.hidden = false;
@@ -125,4 +168,3 @@ runs.addEventListener("click", () => {
 });
 addEventListener("hashchange", openTarget);
 openTarget();
-enliven(document.body);
