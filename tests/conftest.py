@@ -1,5 +1,6 @@
 """The workflow as a user runs it, and one small study that several tests look at."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -51,6 +52,22 @@ def require_program():
         pytest.skip(reason)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def require_package():
+    """A function of Python packages without which a test is skipped, or fails in CI."""
+
+    def check(*packages):
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            names = " ".join(name.replace("_", "-") for name in missing)
+            reason = f"not installed: {sys.executable} -m pip install {names}"
+            if os.environ.get("HEMAGRID_REQUIRE_ALL_TESTS") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+
+    return check
 
 
 @pytest.fixture(scope="session")

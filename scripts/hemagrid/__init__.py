@@ -4,4 +4,4 @@ Only `cli` knows Snakemake. The packages, in the order in which they may import 
 other: config, data, models; training; evaluation; tuning; reporting; submission; cli.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -101,6 +101,7 @@ RUN_FIGURES = (*ANSWER_FIGURES, "learning_curves")
 SUBMISSION = "results/{run}/submission.zip"
 SCORE = "results/{run}/codabench.json"
 CHECKPOINTS = "checkpoints"
+EXPORTED = "exports/{name}"
 LOG = "logs/{rule}/{name}.log"
 BENCHMARKS = "benchmarks"
 

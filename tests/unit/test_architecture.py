@@ -15,7 +15,7 @@ SCRIPTS = ROOT / "scripts"
 RULE_FILES = [ROOT / "workflow" / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
 # A room imports those before it. The modules on top import one another alone.
 ORDER = ["", "config", "data", "models", "training", "evaluation", "tuning", "reporting"]
-ORDER += ["submission", "cli"]
+ORDER += ["submission", "export", "cli"]
 WITHOUT_KERAS = [
     "data.readers",
     "data.duplicates",
@@ -31,6 +31,7 @@ WITHOUT_KERAS = [
     "reporting.finished",
     "submission.package",
     "submission.score",
+    "export.tracking",
     "cli.main",
     "cli.plan",
     "cli.status",

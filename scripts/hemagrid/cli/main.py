@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "how far every job of a study is, while it runs or after",
     "report": "write the report from what is finished so far; trains nothing",
     "predict": "classify new pictures with a trained run",
+    "export": "write a run as ONNX, TFLite or SavedModel, or all runs for MLflow or as CSV",
     "submit": "package a run for Codabench and score the package here",
     "clean": "remove the caches of a finished study",
     "demo": "run the complete small study: no network, no GPU, minutes",

@@ -39,7 +39,9 @@ def check(targets, workflow, known):
     """
     for target in targets:
         file = os.path.relpath(target)
-        made = any(rule.is_producer(file) for rule in workflow.rules)
+        # As snakemake does: with a storage provider the outputs of rules have other names.
+        stored = workflow.modifier.path_modifier.apply_default_storage(file)
+        made = any(rule.is_producer(stored) for rule in workflow.rules)
         if not (made or workflow.is_rule(target) or os.path.isabs(target)):
             raise InputError(_explain(file, workflow, known))
 
