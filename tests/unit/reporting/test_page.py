@@ -1095,8 +1095,10 @@ def test_requested_and_used_resources_are_shown(study, small, tmp_path):
     write_text(
         tmp_path / "benchmarks" / "train" / "vgg16_cfg1.tsv",
         "s\tmax_rss\tcpu_time\tthreads\tresources\n"
-        "1800\t1000\t600\t1\t{'mem_mb': 6000, 'runtime': 120}\n",
+        "1700\t500\t100\t1\t{'mem_mb': 6000, 'runtime': 120}\n",
     )
+    used = {"seconds": 1800, "cpu_seconds": 600, "peak_memory_mib": 1000}
+    write_json(tmp_path / "results" / "vgg16_cfg1" / "cost.json", used)
     write_usage(tmp_path / "benchmarks", tmp_path / "resources.csv")
     section = study.write(resources=tmp_path / "resources.csv").by_id("resources")
     assert "1 job took 0.5 hours in sum, 0.2 CPU-hours" in text(section)
