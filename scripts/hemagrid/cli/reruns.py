@@ -7,6 +7,7 @@ from pathlib import Path
 from hemagrid import names
 from hemagrid.config.loading import differences, load_config, recorded_config
 from hemagrid.config.messages import listed
+from hemagrid.errors import InputError
 
 _REVISION = re.compile(r"'([a-z_]+) (\d+)'")  # as in a job's params; of code, it is a digest
 _CODE = re.compile(r"'code \w+'")
@@ -47,20 +48,24 @@ def describe(found, folder, config):
         counts = {rule: rules.count(rule) for rule in rules}
         jobs = listed(rule if n == 1 else f"{rule} ({n})" for rule, n in counts.items())
         lines.append(f"  {cause}: {jobs}")
-    commit, other_code = (
-        _recorded_commit(folder),
-        "revision" in str(found) or OTHER_CODE in found,
-    )
-    if commit and other_code:
+    other_code = re.search(f"revision|{OTHER_CODE}", " ".join(found))
+    if other_code and (commit := _recorded_commit(folder)):
         lines.append(f"To keep them, use the commit that made them and its packages: {commit}")
-    if (recorded := recorded_config(folder)) and (
-        changed := differences(config, load_config([recorded]))
-    ):
+    recorded = recorded_config(folder)
+    if changed := _changed_keys(recorded, config) if recorded else []:
         lines.append(
             f"The study last ran with another config ({listed(changed, 5)}). To go on with "
             f"that one: --configfile {recorded.absolute()}"
         )
     return "\n".join([*lines, ""])
+
+
+def _changed_keys(recorded, config):
+    """List the keys in which a config differs from the recorded one, if that can be read."""
+    try:
+        return differences(config, load_config([recorded]))
+    except InputError:  # of another release
+        return []
 
 
 def _recorded_commit(folder):

@@ -102,7 +102,14 @@ def report_finished(config, out, recorded=None):
 
 def _is_current(run):
     """Say whether the metrics of a run hold all that this release writes."""
-    subsets = read_json(names.METRICS.format(run=run))["subsets"].values()
+    path = names.METRICS.format(run=run)
+    try:
+        subsets = read_json(path)["subsets"].values()
+    except ValueError as error:
+        raise InputError(
+            f"{path}: found a damaged file ({error}), expected JSON; remove it, and snakemake "
+            "evaluates the run again, in seconds"
+        ) from None
     return all(scores.keys() >= SCORES for scores in subsets)
 
 

@@ -55,4 +55,6 @@ def test_each_cause_is_told_with_its_jobs(config, tmp_path):
     assert "the commit that made them and its packages: abc123 with changes\n" in said
     assert "The study last ran with another config (seed)." in said
     assert said.endswith(f": --configfile {tmp_path / names.CONFIG}\n")
+    (tmp_path / names.CONFIG).write_text("of_another_release: 1")
+    assert "another config" not in reruns.describe(causes, tmp_path, config)
     assert reruns.describe({}, tmp_path, config) == ""

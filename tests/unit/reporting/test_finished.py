@@ -70,6 +70,12 @@ def test_runs_of_an_earlier_release_or_another_config_are_named(folder, config):
     assert "run-vgg16_tuned" in page and "run-vgg16_cfg1" not in page
 
 
+def test_damaged_metrics_are_named(folder, config):
+    Path(names.METRICS.format(run="vgg16_cfg1")).write_text("{")
+    with pytest.raises(InputError, match="vgg16_cfg1/metrics.json: found a damaged file"):
+        report_finished(config, "report.html")
+
+
 def test_the_page_shows_the_config_that_the_results_are_of(folder, config):
     report_finished(config, "report.html", config | {"seed": 123456})
     assert "seed: 123456" in Path("report.html").read_text()
