@@ -5,6 +5,7 @@ VENV := .venv
 # A copy of the lock that is installed. $(VENV)/lock names it, so that no other replaces it unasked.
 INSTALLED := $(VENV)/installed
 LOCK ?= $(shell cat $(VENV)/lock 2>/dev/null || echo envs/cpu.lock)
+TOOLS := $(VENV)/tools
 SNAKEMAKE := $(VENV)/bin/snakemake
 # Nothing is written outside the repository.
 export XDG_CACHE_HOME := $(CURDIR)/.cache
@@ -33,17 +34,17 @@ bench: | $(INSTALLED)
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/augmentation_speed.py
 	@test -n "$(ARGS)" || $(VENV)/bin/python tests/benchmarks/growth.py
 
-test-cluster: | $(INSTALLED)
+test-cluster: $(TOOLS)
 	@HEMAGRID_PROFILE=$(PROFILE) $(VENV)/bin/pytest --basetemp=test-cluster \
 		tests/cluster/test_study.py
 
-faults: | $(INSTALLED)
+faults: $(TOOLS)
 	@HEMAGRID_SLOW_FAULTS=1 $(VENV)/bin/pytest -v tests/cluster
 
-test: venv check
+test: check
 	@$(VENV)/bin/pytest -n 2 --dist loadgroup
 
-check: venv
+check: venv $(TOOLS)
 	@$(VENV)/bin/ruff format --check scripts tests
 	@$(VENV)/bin/ruff check scripts tests
 	@$(VENV)/bin/snakefmt --check workflow
@@ -67,12 +68,18 @@ set-up:
 	@echo $(LOCK) > $(VENV)/lock
 	@cp $(LOCK) $(INSTALLED)
 
+# Tests and checks need more than jobs do, whichever lock is installed.
+$(TOOLS): envs/dev.lock | $(INSTALLED)
+	@$(VENV)/bin/pip install --quiet --require-hashes -r envs/dev.lock
+	@touch $(TOOLS)
+
 lock:
 	@$(VENV)/bin/pip install --quiet uv
-	@for name in cpu gpu; do \
+	@for name in cpu gpu light parsing dev; do \
 		$(VENV)/bin/uv pip compile --quiet --generate-hashes --strip-extras --no-header \
 			--no-emit-index-url --python-version 3.11 \
 			--python-platform x86_64-manylinux_2_28 \
+			$$(case $$name in light|parsing) echo -c envs/cpu.lock;; esac) \
 			--output-file envs/$$name.lock envs/$$name.in || exit 1; \
 	done
 	@$(VENV)/bin/python envs/conda_from_lock.py

@@ -8,9 +8,11 @@ fail() {
 }
 
 command -v "$python" >/dev/null ||
-    fail "no $python found; install Python 3.11 or later (apt install python3 python3-venv)"
+    fail "no $python found; install Python 3.11 to 3.13 (apt install python3 python3-venv)"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$("$python" --version) is too old; install Python 3.11 or later and run: make PYTHON=python3.11"
+    fail "$("$python" --version) is too old; install Python 3.11 to 3.13 and run: make PYTHON=python3.11"
+"$python" -c 'import sys; sys.exit(sys.version_info >= (3, 14))' ||
+    fail "$("$python" --version) is too new, TensorFlow has no wheel for it; install Python 3.13 and run: make PYTHON=python3.13"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv module; install it: apt install python3-venv"
 free_mib=$(df -Pm . | awk 'NR == 2 {print $4}')

@@ -20,5 +20,5 @@ def conda_file(name):
 
 
 if __name__ == "__main__":
-    for name in ("cpu", "gpu"):
+    for name in ("cpu", "gpu", "light"):
         (HERE / f"{name}.yaml").write_text(conda_file(name))

@@ -21,14 +21,14 @@ def lock_of(name):
     return (ENVS / f"{name}.lock").read_text()
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "light"])
 def test_the_conda_file_equals_the_lock(name):
     conda = yaml.safe_load((ENVS / f"{name}.yaml").read_text())["dependencies"]
     packages = next(entry["pip"] for entry in conda if isinstance(entry, dict))
     assert dict(pin.split("==") for pin in packages) == pins(lock_of(name))
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ["cpu", "gpu", "light"])
 def test_the_conda_file_is_made_from_the_lock(name):
     spec = importlib.util.spec_from_file_location("made", ENVS / "conda_from_lock.py")
     module = importlib.util.module_from_spec(spec)
@@ -44,14 +44,28 @@ def test_cpu_and_gpu_differ_in_tensorflow_alone():
     assert {name: pin for name, pin in gpu.items() if name not in cuda} == cpu
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def wanted(name):
+    """Return what `{name}.in`, with the files that it names, asks for."""
+    text = (ENVS / f"{name}.in").read_text()
+    below = [wanted(other) for other in re.findall(r"^-r (\w+)\.in", text, re.M)]
+    return set(re.findall(r"^([a-z][a-z0-9._-]+)", text, re.M)).union(*below)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "light", "parsing", "dev"])
 def test_the_lock_pins_every_requirement_with_a_hash(name):
     lock = lock_of(name)
-    wanted = (ENVS / "requirements.in").read_text() + (ENVS / f"{name}.in").read_text()
-    names = re.findall(r"^([a-z][a-z0-9._-]+)", wanted, re.M)
-    assert set(names) <= set(pins(lock))
+    assert wanted(name) <= set(pins(lock))
     assert lock.count("==") <= lock.count("--hash=sha256:")
     assert "://" not in re.sub(r"#.*", "", lock)
+
+
+def test_locks_agree_and_hold_what_their_users_need_alone():
+    cpu, light, parsing = (pins(lock_of(name)) for name in ("cpu", "light", "parsing"))
+    assert parsing.items() < light.items() < cpu.items()
+    assert not [name for name in light if name.startswith(("keras", "tensorflow"))]
+    dev = pins(lock_of("dev"))
+    assert "pytest" in dev and not {"pytest", "ruff", "snakefmt"} & cpu.keys()
+    assert {name: dev[name] for name in dev.keys() & cpu.keys()}.items() <= cpu.items()
 
 
 @pytest.fixture
@@ -76,6 +90,11 @@ def machine(tmp_path):
     ("script", "needs", "told"),
     [
         ('[ "$1" = --version ] && echo Python 3.9.2; exit 1', "1", "Python 3.9.2 is too old"),
+        (
+            '[ "$1" = --version ] && echo Python 3.14.0; case "$2" in *">="*) exit 1;; esac',
+            "1",
+            "Python 3.14.0 is too new, TensorFlow has no wheel for it",
+        ),
         ('case "$2" in *venv*) exit 1;; esac', "1", "apt install python3-venv"),
         ("exit 0", "999999999", "999999999 MiB are needed"),
     ],

@@ -22,7 +22,7 @@ rule augment:
     benchmark:
         "benchmarks/augment/{subset}.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
@@ -52,7 +52,7 @@ rule originals:
         "benchmarks/originals.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -76,7 +76,7 @@ rule audit_copies:
     priority: 10
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -106,7 +106,7 @@ rule contact_sheet:
         "benchmarks/contact_sheet/{subset}.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:

@@ -35,7 +35,7 @@ rule backbone_weights:
     priority: 100
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(60),
@@ -73,7 +73,7 @@ rule embed:
     # What others wait for goes before pictures, which fill the gaps.
     priority: 10
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),

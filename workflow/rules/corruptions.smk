@@ -42,7 +42,7 @@ rule compare_corruptions:
         "benchmarks/compare_corruptions.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),

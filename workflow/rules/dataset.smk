@@ -55,7 +55,7 @@ rule fetch_bloodmnist:
         "benchmarks/fetch_bloodmnist.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(1000),
         runtime=per_attempt(60),
@@ -78,7 +78,7 @@ rule smears:
         drawn=either(DRAWN),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -106,7 +106,7 @@ rule acquire_dataset:
         "benchmarks/acquire_dataset.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(60),
@@ -134,7 +134,7 @@ rule fingerprint:
         "benchmarks/fingerprint.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     threads: 2
     resources:
         mem_mb=per_attempt(2000),
@@ -159,7 +159,7 @@ rule deduplicate:
         "benchmarks/deduplicate.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(20),
@@ -184,7 +184,7 @@ rule groups:
         "benchmarks/groups.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -215,7 +215,7 @@ rule acquire_test_set:
     priority: 100
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(60),
@@ -253,7 +253,7 @@ rule test_set:
     priority: 100
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     threads: 2
     resources:
         mem_mb=per_attempt(2000),
@@ -279,7 +279,7 @@ rule split:
         "benchmarks/split.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -309,7 +309,7 @@ rule audit:
         "benchmarks/audit.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:

@@ -96,7 +96,7 @@ rule evaluate:
     priority: 10
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
@@ -125,7 +125,7 @@ rule summarize:
     priority: 10
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
@@ -164,7 +164,7 @@ rule plot_run:
         run=either(KNOWN),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -190,7 +190,7 @@ rule plot_combined:
         run=either(COMBINED),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:

@@ -29,7 +29,7 @@ rule explain:
     benchmark:
         "benchmarks/explain.tsv"
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         mem_mb=per_attempt(4000),
         runtime=per_attempt(30),

@@ -45,7 +45,7 @@ rule compare_answers:
         "benchmarks/compare_answers.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),

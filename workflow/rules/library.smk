@@ -49,3 +49,7 @@ if LOST:
         f"{', '.join(LOST.values())}, expected these names: their jobs would run without what the "
         "profile gives them. Profiles of hemagrid have a line `rules:` for it, see docs/module.md"
     )
+
+# The environment of rules that compute with Keras. Where the profile asks for GPUs, it has CUDA.
+ON_GPU = any("gpu" in asked or "gres" in asked for asked in NAMED.values())
+NETWORKS = f"../../envs/{'gpu' if ON_GPU else 'cpu'}.yaml"

@@ -44,7 +44,7 @@ rule predict:
         run="|".join(KNOWN),
     priority: 10
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),
@@ -74,7 +74,7 @@ rule views:
     wildcard_constraints:
         run=either(VIEWED),
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),
@@ -105,7 +105,7 @@ rule ensemble:
         run=either(config["ensembles"]),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
@@ -131,7 +131,7 @@ rule control:
         run="|".join(names.CONTROLS),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:

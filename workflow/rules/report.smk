@@ -124,7 +124,7 @@ rule aggregate:
         "benchmarks/aggregate.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -156,7 +156,7 @@ rule list_replicates:
         "benchmarks/list_replicates.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -196,7 +196,7 @@ rule compare_with_winner:
         "benchmarks/compare_with_winner.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
@@ -243,7 +243,7 @@ rule plot_grid:
         "benchmarks/plot_grid.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -272,7 +272,7 @@ rule plot_classes:
         "benchmarks/plot_classes.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -297,7 +297,7 @@ rule provenance:
         "benchmarks/provenance.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -343,7 +343,7 @@ rule record_study:
         "benchmarks/record_study.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -399,7 +399,7 @@ rule report:
         "benchmarks/report.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),

@@ -28,7 +28,7 @@ rule package_submission:
         run=either([*KNOWN, *COMBINED]),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
@@ -56,7 +56,7 @@ rule score_submission:
         run=either([*KNOWN, *COMBINED]),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     threads: 2
     resources:
         mem_mb=per_attempt(6000),

@@ -45,7 +45,7 @@ rule train:
         run="|".join(KNOWN),
     priority: 10
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         mem_mb=of_network("mem_mb"),
         runtime=of_network("runtime"),

@@ -35,7 +35,7 @@ checkpoint select_finalists:
         "benchmarks/select_finalists.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -62,7 +62,7 @@ rule search:
         run="|".join(TUNED),
     priority: 10
     conda:
-        "../../envs/cpu.yaml"
+        NETWORKS
     resources:
         # Each trial leaves some 20 MB behind in its process.
         mem_mb=per_attempt(1500 + 25 * expected_trials(**config["tuning"]["hyperband"])),
@@ -99,7 +99,7 @@ rule plot_trials:
         run="|".join(TUNED),
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         **LIGHT,
     params:
@@ -143,7 +143,7 @@ rule compare_tuned:
         "benchmarks/compare_tuned.tsv"
     localrule: True
     conda:
-        "../../envs/cpu.yaml"
+        "../../envs/light.yaml"
     resources:
         mem_mb=per_attempt(2000),
         runtime=per_attempt(10),
