@@ -1,7 +1,8 @@
 """Cache the activations and embeddings of a frozen backbone."""
 
+from pathlib import Path
+
 from hemagrid.logs import job
-from hemagrid.names import CHECKPOINTS
 from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
@@ -14,5 +15,5 @@ with job(snakemake.log[0]):
         snakemake.params.precision,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
-        folder=snakemake.resources.study + CHECKPOINTS,
+        folder=Path(snakemake.resources.study, snakemake.config["checkpoints"]),
     )

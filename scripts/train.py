@@ -1,7 +1,8 @@
 """Train one run of the grid."""
 
+from pathlib import Path
+
 from hemagrid.logs import job
-from hemagrid.names import CHECKPOINTS
 from hemagrid.training import jobs
 
 with job(snakemake.log[0]):
@@ -13,5 +14,5 @@ with job(snakemake.log[0]):
         snakemake.params.settings,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
-        folder=snakemake.resources.study + CHECKPOINTS,
+        folder=Path(snakemake.resources.study, snakemake.config["checkpoints"]),
     )

@@ -61,8 +61,8 @@ def require_package():
     def check(*packages):
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
         if missing:
-            names = " ".join(name.replace("_", "-") for name in missing)
-            reason = f"not installed: {sys.executable} -m pip install {names}"
+            command = f"{sys.executable} -m pip install -r {ROOT / 'envs' / 'tests.txt'}"
+            reason = f"{', '.join(missing)}: not installed; {command}"
             if os.environ.get("HEMAGRID_REQUIRE_ALL_TESTS") == "1":
                 pytest.fail(reason)
             pytest.skip(reason)

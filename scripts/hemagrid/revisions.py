@@ -43,7 +43,7 @@ PACKAGES = (
 """What results are computed with, by the names under which it is installed."""
 SUFFIXES = {".py", ".csv", ".j2", ".css", ".js", ".txt"}
 """Of the library's files."""
-RESOURCES = {"mem_mb", "runtime", "require_gpu"}
+RESOURCES = {"mem_mb", "runtime", "require_gpu", "checkpoints"}
 """Keys of the config on which no result depends."""
 
 

@@ -11,7 +11,7 @@ CONFIG = {"seed": 1, "cnns": {"small": {"dense": 8, "mem_mb": 1000}}, "require_g
     "same",
     [
         dict(reversed(CONFIG.items())),
-        CONFIG | {"require_gpu": False},
+        CONFIG | {"require_gpu": False, "checkpoints": "/scratch/cells"},
         CONFIG | {"cnns": {"small": {"mem_mb": 2000, "runtime": 5, "dense": 8}}},
     ],
 )

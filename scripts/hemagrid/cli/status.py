@@ -109,7 +109,8 @@ def runs(config, folder, now=None):
     """
     folder, now = Path(folder), _seconds(now)
     made_of_runs = combinations(config).values()
-    rows = [_run(run, folder, now) for run in _planned(config, folder)]
+    kept = Path(folder, config["checkpoints"])
+    rows = [_run(run, folder, kept, now) for run in _planned(config, folder)]
     return rows + [_combined(run, folder, now) for run in made_of_runs]
 
 
@@ -196,7 +197,7 @@ def _clock(text):
     return seconds
 
 
-def _run(run, folder, now):
+def _run(run, folder, kept, now):
     log = Path(names.LOG.format(rule="train", name=run.name))
     row = {"run": run.name, "state": "waiting"} | dict.fromkeys([*_COLUMNS, "note"][2:])
     row["log"] = str(log) if (folder / log).is_file() else None
@@ -205,21 +206,21 @@ def _run(run, folder, now):
         # What lies there of the run itself is of a former head.
         if run.repeats:
             return row | {"note": f"for the search of {run.repeats}"}
-        return row | _search(run, folder, now)
+        return row | _search(run, folder, kept, now)
     trained = _age(folder / names.COST.format(run=run.name), now)
     metrics = folder / names.METRICS.format(run=run.name)
     evaluated = _age(metrics, now)
-    silence = _age(folder / checkpoints.FOLDER / f"{run.name}.lock", now)
+    silence = _age(kept / f"{run.name}.lock", now)
     if silence is None and trained is not None:
         # Metrics that are older than the training are those of a former one.
         accuracy = _accuracy(_read(metrics))
         if accuracy is not None and evaluated <= trained:
             return row | {"state": "finished", "val acc": accuracy}
         return row | {"state": "trained", "note": "to be evaluated"}
-    row |= _epoch(_read(folder / checkpoints.FOLDER / run.name / "progress.json"), now)
+    row |= _epoch(_read(kept / run.name / "progress.json"), now)
     end = _end(_last_lines(folder / log))
     if silence is not None:
-        row |= _place(_read(folder / checkpoints.FOLDER / run.name / "writer.json"))
+        row |= _place(_read(kept / run.name / "writer.json"))
         row |= _alive(row, silence)
     elif end and end.startswith("Error:"):
         row |= {"state": "failed", "note": end}
@@ -250,17 +251,17 @@ def _combined(run, folder, now):
     return row
 
 
-def _search(run, folder, now):
+def _search(run, folder, kept, now):
     """Say how far the search for the head of a tuned run is."""
     log = Path(names.LOG.format(rule="search", name=run.name))
     name = f"search_{run.name}"
-    progress = _read(folder / checkpoints.FOLDER / name / "progress.json")
+    progress = _read(kept / name / "progress.json")
     row = {"log": str(log) if (folder / log).is_file() else None}
     done = ""
     if {"trial", "trials"} <= progress.keys():
         done = f": {progress['trial']} of {progress['trials']} trials done"
     end = _end(_last_lines(folder / log))
-    silence = _age(folder / checkpoints.FOLDER / f"{name}.lock", now)
+    silence = _age(kept / f"{name}.lock", now)
     if silence is not None and silence <= SILENCE:
         left = progress.get("left")
         known = isinstance(left, int | float) and math.isfinite(left)

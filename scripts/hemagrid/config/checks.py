@@ -236,7 +236,7 @@ def _check_there(key, path, expected, is_folder=False):
 
 
 def _check_paths(config, schema):
-    paths = {"dataset.path": config["dataset"]["path"]}
+    paths = {"dataset.path": config["dataset"]["path"], "checkpoints": config["checkpoints"]}
     for name, test_set in config["test_sets"].items():
         paths[f"test_sets.{name}.path"] = test_set["path"]
     paths["dataset.groups.csv"] = (config["dataset"]["groups"] or {}).get("csv")

@@ -21,7 +21,7 @@ LARGEST = 1e-5
 SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "savedmodel": ""}
 """The formats, each with what the name of its file ends in; a SavedModel is a folder."""
 _KERAS_NAMES = {"onnx": "onnx", "tflite": "litert", "savedmodel": "tf_saved_model"}
-_PACKAGES = {"onnx": ("tf2onnx", "onnxruntime")}
+_PACKAGES = {"onnx": ("tf2onnx", "onnx", "onnxruntime")}
 _SAVED_MODEL = "saved_model.pb"
 
 
@@ -99,6 +99,29 @@ def _convert(network, format, path):
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of converters, about their own parts
         network.export(path, format=_KERAS_NAMES[format], verbose=False, **options)
+        if format == "onnx":
+            _keep_constants(network, path)
+
+
+def _keep_constants(network, path):
+    """Make constants of what tf2onnx takes for inputs: numbers that preprocessing subtracts."""
+    import onnx
+    import tensorflow
+
+    model = onnx.load(path)
+    pixels, *constants = model.graph.input
+    if not constants:
+        return
+    traced = tensorflow.function(lambda images: network(images, training=False))
+    signature = tensorflow.TensorSpec(network.input.shape, network.input.dtype)
+    # What a traced function captures, in the order of its inputs: variables, and constants.
+    captured = traced.get_concrete_function(signature).captured_inputs
+    values = [value for value in captured if value.dtype != tensorflow.resource]
+    for constant, value in zip(constants, values, strict=True):
+        model.graph.input.remove(constant)
+        kept = onnx.numpy_helper.from_array(value.numpy(), constant.name)
+        model.graph.initializer.append(kept)
+    onnx.save(model, path)
 
 
 def _largest_difference(network, answer, images):

@@ -9,10 +9,19 @@ CNN = {"filters": [4], "batch_norm": True, "dropout": 0.2, "dense": 8, "dense_dr
 
 
 @pytest.fixture(scope="module")
-def network():
+def network(tmp_path_factory):
+    """A network as it comes from a file, with a constant in front, as some backbones have."""
+    import keras
+    import numpy as np
+
+    from hemagrid.evaluation.inference import load_network
     from hemagrid.models.cnns import build_cnn
 
-    return build_cnn(CNN, 16, 3)
+    pixels = keras.Input((16, 16, 3))
+    shifted = pixels - np.float32([103.9, 116.8, 123.7])
+    path = tmp_path_factory.mktemp("run") / "model.keras"
+    keras.Model(pixels, build_cnn(CNN, 16, 3)(shifted)).save(path)
+    return load_network(path)
 
 
 @pytest.mark.parametrize("format", networks.SUFFIXES)
@@ -20,7 +29,7 @@ def test_a_format_answers_as_keras_does_or_nothing_is_left(
     format, network, draw, tmp_path, monkeypatch, require_package
 ):
     if format == "onnx":
-        require_package("tf2onnx", "onnxruntime")
+        require_package("tf2onnx", "onnx", "onnxruntime")
     out = tmp_path / "exports" / f"run{networks.SUFFIXES[format]}"
     # More than a batch, and the last one is not full.
     images = draw([label % 3 for label in range(70)], 16)

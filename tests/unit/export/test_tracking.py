@@ -77,10 +77,11 @@ def test_the_store_is_written_again_and_leaves_other_experiments_alone(finished,
         assert (run / "artifacts" / path.relative_to(results)).samefile(path)
 
 
-def test_mlflow_reads_the_store(finished, tmp_path, monkeypatch):
-    reason = "mlflow is not installed, nor is it in CI: pip install mlflow-skinny sqlalchemy"
-    mlflow = pytest.importorskip("mlflow", reason=reason)
+def test_mlflow_reads_the_store(finished, tmp_path, monkeypatch, require_package):
+    require_package("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    import mlflow
+
     write_store(finished.values(), "cells", tmp_path / "mlruns")
     client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
     experiment = client.get_experiment_by_name("cells")

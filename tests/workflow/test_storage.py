@@ -1,0 +1,75 @@
+"""Studies whose files lie in a storage of Snakemake's plugins."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from hemagrid import names
+
+from ..conftest import ROOT
+
+CONFIG = ROOT / "tests" / "workflow" / "one_run.yaml"
+RUN = "regularized_cnn"
+
+
+@pytest.fixture
+def s3(require_package):
+    """The address of an S3 server on this machine that forgets everything at its end."""
+    require_package("moto")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address)
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield address
+    server.terminate()
+    server.wait()
+
+
+def stored_in(provider, prefix, *options):
+    words = ["--default-storage-provider", provider, "--default-storage-prefix", prefix]
+    return ["--configfile", CONFIG, "--cores", 2, *words, *options]
+
+
+def test_a_run_with_files_in_a_storage(
+    snakemake, checkout, tmp_path, require_program, require_package
+):
+    require_program("rsync", "rsync")
+    require_package("snakemake_storage_plugin_fs")
+    study, store, kept = (tmp_path / name for name in ("study", "store", "kept"))
+    options = ["--config", f"checkpoints={kept}", "--directory", study]
+    metrics = names.METRICS.format(run=RUN)
+    done = snakemake(checkout, metrics, *stored_in("fs", store, *options))
+    assert done.returncode == 0, done.said
+    for path in (names.AUDIT, names.MODEL.format(run=RUN), metrics):
+        assert (store / path).stat().st_size
+    assert not (study / "results").exists()
+    # The lock of the run lay there, and its checkpoints while it was trained.
+    assert kept.is_dir() and not (study / names.CHECKPOINTS).exists()
+
+
+def test_the_data_set_in_s3(snakemake, checkout, tmp_path, s3, require_package):
+    require_package("snakemake_storage_plugin_s3")
+    import boto3
+
+    access = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "a", "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "b"}
+    options = ["--storage-s3-endpoint-url", s3, "--directory", tmp_path]
+    words = stored_in("s3", "s3://cells/study", *options)
+    done = snakemake(checkout, names.AUDIT, *words, AWS_DEFAULT_REGION="us-east-1", **access)
+    assert done.returncode == 0, done.said
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    client = boto3.client("s3", region_name="us-east-1", endpoint_url=s3, **keys)
+    audit = client.get_object(Bucket="cells", Key=f"study/{names.AUDIT}")["Body"].read()
+    assert json.loads(audit)["counts"]["kept"]
