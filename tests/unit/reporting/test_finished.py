@@ -63,6 +63,9 @@ def test_runs_of_an_earlier_release_or_another_config_are_named(folder, config):
     content = io.read_json(path)
     del content["subsets"]["test"]["abstention"]
     io.write_json(path, content)
+    record = io.read_json(names.STUDY)
+    record.pop("release", None)
+    io.write_json(names.STUDY, record)
     config["grid"]["cnns"] = []
     expected = {"missing": ["vgg16_cfg2"], "older": ["vgg16_cfg1"], "others": ["baseline_cnn"]}
     assert report_finished(config, "report.html") == expected
