@@ -113,6 +113,13 @@ def test_two_modules_plan_what_two_clones_do(both, github, tiny, plan, expected)
         assert of_it == expected(config)
 
 
+def test_the_data_set_is_made_under_the_prefix_alone(both, github, snakemake):
+    before = {path.name for path in both.iterdir()}
+    done = snakemake(both, "a/results/dataset/audit.json", "--cores", 2, **github)
+    assert done.returncode == 0, done.said[-4000:]
+    assert {path.name for path in both.iterdir()} - before <= {"a", ".snakemake"}
+
+
 def test_a_profile_gives_gpus_to_renamed_rules_or_is_refused(
     tiny, checkout, tmp_path, snakemake, environment
 ):
