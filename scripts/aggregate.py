@@ -15,4 +15,5 @@ with job(snakemake.log[0]):
         heads=snakemake.params.heads,
         reported=snakemake.params.codabench,
         codabench=snakemake.input.get("codabench", ()),
+        watts=snakemake.params.watts,
     )

@@ -126,6 +126,8 @@ def make_study(
             "heads",
             "abstention",
             "policies",
+            "recall",
+            "speed",
             "winner",
             "controls",
         )
@@ -172,6 +174,7 @@ def _config(runs, classes, bootstrap, seed):
         "grid": {"backbones": used},
         "tuning": {"backbones": None},
         "codabench": {"scores": {}},
+        "cost": {"watts": None},
         "evaluation": {"bootstrap": bootstrap},
         "published": True,
         "seed": seed,
@@ -311,6 +314,9 @@ def _write_run(results, run, config, classes, answers, inputs, bootstrap, seed):
             "seconds": sum(seconds),
             "environment": ENVIRONMENT,
         }
+        latency = {"key": "", "images": 100, "median_ms": size / 3, "p95_ms": size / 2}
+        inputs["latency"] = folder / "latency.json"
+        io.write_json(inputs["latency"], latency | {"environment": ENVIRONMENT})
     elif kind != "control":
         views = 8 if kind == VIEWS else 1
         members = [run.removesuffix(WITH_VIEWS)] if kind == VIEWS else ["one", "other"]

@@ -92,6 +92,7 @@ PREDICTIONS = "results/{run}/predictions/{test_set}.npz"
 FORMER_PREDICTIONS = "results/{run}/predictions.npz"  # as training made them once
 CORRUPTED = "results/{run}/corrupted/test.npz"
 COST = "results/{run}/cost.json"
+LATENCY = "results/{run}/latency.json"
 METRICS = "results/{run}/metrics.json"
 SUMMARY = "results/{run}/replicates.json"
 CONFUSION = "results/{run}/confusion_matrix.csv"

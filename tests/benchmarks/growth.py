@@ -118,7 +118,15 @@ def report(runs, folder):
         {
             **{
                 name: out / f"{name}.csv"
-                for name in ("grid", "best_heads", "heads", "abstention", "policies")
+                for name in (
+                    "grid",
+                    "best_heads",
+                    "heads",
+                    "abstention",
+                    "policies",
+                    "recall",
+                    "speed",
+                )
             },
             "headline": out / "headline.txt",
         },

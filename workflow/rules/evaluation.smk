@@ -26,6 +26,7 @@ COSTS = {
     **{
         run.name: {
             "cost": fill(names.COST, run=run.name),
+            "latency": fill(names.LATENCY, run=run.name),
             **(
                 {"embedding": fill(names.EMBEDDING_COST, backbone=run.backbone)}
                 if run.backbone

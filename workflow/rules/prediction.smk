@@ -36,6 +36,8 @@ rule predict:
         model=names.MODEL,
     output:
         **{name: update(path) for name, path in {**PREDICTED, **CORRUPTED}.items()},
+        # Beside the predictions, so that a study which lacks it does not predict again.
+        latency=update(names.LATENCY),
     log:
         "logs/predict/{run}.log",
     benchmark:

@@ -38,6 +38,8 @@ FINAL = {
             "best_heads",
             "abstention",
             "policies",
+            "recall",
+            "speed",
             "winner",
             "controls",
             *TUNING_TABLES,
@@ -86,6 +88,7 @@ rule aggregate:
             heads="heads",
             abstention="abstention",
             policies="policies",
+            speed="speed",
         ),
         grid=report(
             fill(names.TABLE, table="grid", format="csv"),
@@ -117,6 +120,18 @@ rule aggregate:
             category="Tables",
             labels={"table": "accuracy by augmentation policy", "format": "CSV"},
         ),
+        speed=report(
+            fill(names.TABLE, table="speed", format="csv"),
+            caption="../report/speed.rst",
+            category="Tables",
+            labels={"table": "latency and energy", "format": "CSV"},
+        ),
+        recall=report(
+            fill(names.TABLE, table="recall", format="csv"),
+            caption="../report/recall.rst",
+            category="Tables",
+            labels={"table": "recall of each class", "format": "CSV"},
+        ),
         headline=names.HEADLINE,
     log:
         "logs/aggregate.log",
@@ -132,6 +147,7 @@ rule aggregate:
         published=PUBLISHED,
         heads=part("heads", *config["grid"]["heads"]),
         codabench=config["codabench"]["scores"],
+        watts=config["cost"]["watts"],
         code=CODE,
     message:
         "Comparing all runs"

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,10 @@ from hemagrid.training import backend, checkpoints
 
 CORRUPTED = "corrupted_test"
 """What the predictions of corrupted test images are called beside those of test sets."""
+LATENCY = "latency"
+"""What the record of the latency is called beside them."""
+WARM_UP, TIMED = 10, 100  # images that pass before the clock counts, and then at most
+PATIENCE = 10.0  # seconds after which no further image is timed
 
 _MODEL, _COST = Path(names.MODEL).name, Path(names.COST).name
 _PREDICTIONS = f"{Path(names.PREDICTIONS).parent.name}/{names.VAL}.npz"
@@ -43,7 +48,8 @@ def predict_run(run, inputs, out, precision, corruptions=None, views=False):
             and `table_{test set}` of each test set.
         out: {test set: path of its predictions}. Their `key` is that of `checkpoints.key_of`
             for network, images, table and precision. With corruptions, `corrupted_test` is
-            that of corrupted test images, as `names.CORRUPTED`.
+            that of corrupted test images, as `names.CORRUPTED`. `latency`, if given, is
+            that of what `measure_latency` returns, as `names.LATENCY`, with its `key`.
         precision: The config's `training.precision`.
         corruptions: `sets`, a list of (kind, severity), and the `seed` of what they draw; or
             nothing.
@@ -59,7 +65,7 @@ def predict_run(run, inputs, out, precision, corruptions=None, views=False):
             _predicted_from(inputs, name),
         )
         for name in out
-        if name != CORRUPTED
+        if name not in (CORRUPTED, LATENCY)
     }
     stale = [name for name in keys if stored_key(out[name]) != keys[name]]
     if kept := [name for name in keys if name not in stale]:
@@ -83,6 +89,47 @@ def predict_run(run, inputs, out, precision, corruptions=None, views=False):
             "corrupt", [precision, corruptions["seed"]], _predicted_from(inputs, names.TEST)
         )
         _predict_corrupted(run, inputs, out[CORRUPTED], corruptions, class_names, key, load)
+    if LATENCY in out:
+        of = f"{precision}, one image at a time"
+        key = checkpoints.key_of("predict", of, {"model": inputs["model"]})
+        path = Path(out[LATENCY])
+        if not path.exists() or io.read_json(path)["key"] != key:
+            images = io.open_images(inputs[f"images_{names.TEST}"])
+            io.write_json(path, {"key": key} | measure_latency(load(), images))
+
+
+def measure_latency(network, images):
+    """Measure how long a network takes for one image that comes alone.
+
+    The first `WARM_UP` images are not timed: the first of all is traced and compiled. The time
+    is from the pixels in memory to the probabilities in memory, without reading a file. Other
+    jobs on the same machine make it longer.
+
+    Args:
+        network: A Keras model, or `ensembles.Combined` ones.
+        images: uint8 (N, S, S, 3); the first ones are used, again and again where they are few.
+
+    Returns:
+        {"images": how many were timed, "median_ms", "p95_ms", "environment": as in
+        `environment.environment`: device, threads and precision among others}.
+    """
+    from hemagrid.training.environment import environment
+
+    times, begun = [], time.monotonic()
+    for place in range(WARM_UP + TIMED):
+        image = io.take(images, slice(place % len(images), place % len(images) + 1))
+        started = time.perf_counter()
+        network.predict_on_batch(image)
+        times.append(1000 * (time.perf_counter() - started))
+        if place > WARM_UP and time.monotonic() - begun > PATIENCE:
+            break
+    median, p95 = np.percentile(times[WARM_UP:], [50, 95])
+    return {
+        "images": len(times) - WARM_UP,
+        "median_ms": float(median),
+        "p95_ms": float(p95),
+        "environment": environment("predict"),
+    }
 
 
 def _predicted_from(inputs, name):

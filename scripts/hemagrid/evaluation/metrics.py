@@ -249,6 +249,26 @@ def answers(labels, probabilities, groups, threshold, *, resamples, seed):
     }
 
 
+def recall_interval(right, groups):
+    """Compute the 95 % interval of the recall of a class: Clopper and Pearson's, of as many
+    independent images as its groups are worth (`statistics.effective_groups`).
+
+    Args:
+        right: bool (n,), whether the images of the class are predicted as such.
+        groups: int (n,), as in `scores_with_intervals`.
+
+    Returns:
+        {"recall_low", "recall_high"}; 0 and 1 without images.
+    """
+    low, high = 0.0, 1.0
+    if len(right):
+        _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+        per_group = np.bincount(group, right).astype(np.int64)
+        effective = statistics.effective_groups(per_group, sizes)
+        low, high = statistics.clopper_pearson(float(np.mean(right)), effective)
+    return {"recall_low": low, "recall_high": high}
+
+
 def area_under_curve(labels, probabilities):
     """Compute the macro one-vs-rest area under the ROC curve, 0 to 1.
 
@@ -272,6 +292,7 @@ def evaluate(
     calibration_bins,
     seed,
     copies=None,
+    latency=None,
 ):
     """Evaluate the predictions of a run.
 
@@ -286,6 +307,7 @@ def evaluate(
         calibration_bins: Number of bins, as in `calibration`.
         seed: The study's seed.
         copies: Table of `audit.audit_copies`: its subsets get the entry "policies".
+        latency: Content of latency.json, or None.
 
     Returns:
         (content of metrics.json, confusion table with a row per subset, true and predicted
@@ -337,11 +359,12 @@ def evaluate(
                 name: {
                     "precision": float(precision),
                     "recall": float(recall),
+                    **recall_interval(predicted[labels == c] == c, groups[labels == c]),
                     "f1": float(f1),
                     "support": int(support),
                 }
-                for name, precision, recall, f1, support in zip(
-                    class_names, *per_class, strict=True
+                for c, (name, precision, recall, f1, support) in enumerate(
+                    zip(class_names, *per_class, strict=True)
                 )
             },
         }
@@ -378,6 +401,7 @@ def evaluate(
         "threshold": threshold,
         "subsets": metrics,
         "cost": cost,
+        "latency": latency,
     }
     return content, pd.concat(tables, ignore_index=True)
 
@@ -404,17 +428,24 @@ def evaluate_run(description, inputs, out, **settings):
         description: `run`, `kind`, `backbone` and `head`, as in `evaluate`.
         inputs: List of paths `predictions`, path `copies` (of `audit.audit_copies`) and, except
             for a control, path `cost`; also the cost.json of its backbone's `embedding` and
-            what the `search` for its head wrote, if there are any.
+            what the `search` for its head wrote, if there are any; of a network `latency`.
         out: Paths `metrics` and `confusion`.
         **settings: `bootstrap`, `calibration_bins` and `seed`, as in `evaluate`.
     """
-    cost = read_json(inputs["cost"]) if "cost" in inputs else None
+    cost, latency = (
+        read_json(inputs[name]) if name in inputs else None for name in ("cost", "latency")
+    )
     for name in SHARED:
         if path := inputs.get(name.removesuffix("_seconds")):
             cost[name] = read_json(path)["seconds"]
     copies = read_table(inputs["copies"]) if "copies" in inputs else None
     metrics, confusion = evaluate(
-        inputs["predictions"], **description, cost=cost, **settings, copies=copies
+        inputs["predictions"],
+        **description,
+        cost=cost,
+        **settings,
+        copies=copies,
+        latency=latency,
     )
     write_json(out["metrics"], metrics)
     write_table(out["confusion"], confusion)

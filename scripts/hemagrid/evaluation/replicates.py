@@ -146,7 +146,8 @@ def summarize(metrics, predictions, *, bootstrap, seed):
 
     Returns:
         Content of metrics.json, with the mean of every score and the names of the
-        `replicates`. Calibration curves, abstention, cost and the accuracy by
+        `replicates`. The interval of a recall is the mean of theirs: it covers images, no
+        seeds. Calibration curves, abstention, cost and the accuracy by
         augmentation policy are those of the run itself.
 
     Raises:
@@ -173,7 +174,7 @@ def summarize(metrics, predictions, *, bootstrap, seed):
             values = [of[score] for of in same]
             scores_of[score] = None if None in values else float(np.mean(values))
         for name, per_class in scores_of["per_class"].items():
-            for score in ("precision", "recall", "f1"):
+            for score in ("precision", "recall", "recall_low", "recall_high", "f1"):
                 values = [of["per_class"][name][score] for of in same]
                 per_class[score] = float(np.mean(values))
     put_drops(summary["subsets"])

@@ -797,6 +797,187 @@ def corruption_heat_map(table, summary):
     )
 
 
+def recall_by_class(table):
+    """Draw the recall of each class by several runs, with intervals.
+
+    Args:
+        table: Rows of `tables.recall_table` of one test subset and a few runs.
+    """
+    runs, classes = list(table["run"].unique()), list(table["class"].unique())
+    colour, shape = _run_looks(runs)
+    base = alt.Chart(table).encode(
+        y=alt.Y("class:N", title=None)
+        .scale(domain=classes)
+        .axis(grid=True, labelLimit=_NAME_LIMIT),
+        yOffset=alt.YOffset("run:N").scale(domain=runs),
+        color=colour,
+        tooltip=_tips(
+            run="run",
+            **{"class": "class"},
+            images="images",
+            recall_pct=("recall, %", ".1f"),
+            recall_pct_low=("from", ".1f"),
+            recall_pct_high=("to", ".1f"),
+        ),
+    )
+    x = alt.X("recall_pct_low:Q", title="recall, % (line: 95 % interval)").scale(zero=False)
+    points = base.mark_point(filled=True, size=45, opacity=1)
+    worst = table.loc[table["recall_pct"].idxmin()]
+    return (
+        base.mark_rule(strokeWidth=2).encode(x=x, x2="recall_pct_high:Q")
+        + points.encode(x="recall_pct:Q", shape=shape)
+    ).properties(
+        width=420,
+        height=len(classes) * max(26, 12 * len(runs)),
+        description=f"Recall of {len(classes)} classes by {len(runs)} runs; the lowest is that "
+        f"of {worst['class']} by {worst['run']}, {worst['recall_pct']:.1f} %",
+    )
+
+
+def accuracy_by_policy(table):
+    """Draw the accuracy of runs on the copies that each augmentation policy made.
+
+    Args:
+        table: Rows of `tables.policies_table` of one subset, without those of all copies.
+    """
+    runs = list(table["run"].unique())
+    rows = table.assign(policy=table["policy"].map(lambda name: text.spell(name, "policy")))
+    colour, shape = _run_looks(list(rows["policy"].unique()), "policy")
+    base = alt.Chart(rows).encode(
+        y=alt.Y("run:N", title=None).scale(domain=runs).axis(grid=True, labelLimit=_NAME_LIMIT),
+        yOffset=alt.YOffset("policy:N"),
+        color=colour,
+        tooltip=_tips(
+            run="run",
+            policy="policy",
+            with_blank_pct=("accuracy, %", ".1f"),
+            with_blank_pct_low=("from", ".1f"),
+            with_blank_pct_high=("to", ".1f"),
+        ),
+    )
+    x = alt.X("with_blank_pct_low:Q", title="accuracy, % (line: 95 % interval)")
+    means = rows.groupby("policy", sort=False)["with_blank_pct"].mean()
+    said = ", ".join(f"{policy} {mean:.1f} %" for policy, mean in means.items())
+    return (
+        base.mark_rule(strokeWidth=2).encode(x=x.scale(zero=False), x2="with_blank_pct_high:Q")
+        + base.mark_point(filled=True, size=45, opacity=1).encode(
+            x="with_blank_pct:Q", shape=shape
+        )
+    ).properties(
+        width=420,
+        height=26 * len(runs),
+        description=f"Accuracy of {len(runs)} runs by augmentation policy; means: {said}",
+    )
+
+
+def _run_looks(names, field="run"):
+    """Return colour and shape of a field with a few names."""
+    return [
+        channel(f"{field}:N", title=None)
+        .scale(domain=names, range=[values[i % len(values)] for i in range(len(names))])
+        .legend(orient="bottom", columns=3, labelLimit=_NAME_LIMIT)
+        for channel, values in ((alt.Color, _COLOURS), (alt.Shape, _SHAPES))
+    ]
+
+
+def learning_curves_of_runs(histories, model_of):
+    """Draw validation loss and accuracy of several runs by epoch, over all phases.
+
+    Colour and dash are the model.
+
+    Args:
+        histories: {run: data frame, the content of history.csv}.
+        model_of: {run: its backbone, or itself without one}.
+    """
+    columns = ["epoch", "phase", "val_loss", "val_accuracy"]
+    rows = pd.concat(
+        of[["phase", "val_loss", "val_accuracy"]]
+        .assign(run=run, model=model_of[run], epoch=range(1, len(of) + 1))
+        .replace({"phase": r"_"}, {"phase": " "}, regex=True)[["run", "model", *columns]]
+        for run, of in histories.items()
+    ).reset_index(drop=True)
+    models = list(dict.fromkeys(rows["model"]))
+    looks = [
+        channel("model:N", title=None)
+        .scale(domain=models, range=[values[i % len(values)] for i in range(len(models))])
+        .legend(orient="bottom", columns=5, symbolType="stroke", symbolSize=300)
+        for channel, values in ((alt.Color, _COLOURS), (alt.StrokeDash, _DASHES))
+    ]
+    panels = []
+    for metric, style in (("val_loss", "~r"), ("val_accuracy", "~%")):
+        share = metric == "val_accuracy"
+        base = alt.Chart(rows).encode(
+            *looks,
+            alt.Detail("run:N"),
+            x=alt.X("epoch:Q", title="epoch, over all phases").axis(tickMinStep=1, format="d"),
+            y=alt.Y(f"{metric}:Q", title=metric.replace("val_", "validation "))
+            .scale(zero=False)
+            .axis(format=style),
+            tooltip=_tips(
+                run="run",
+                phase="phase",
+                epoch=("epoch", "d"),
+                **{metric: (metric.replace("val_", "validation "), ".1%" if share else ".3f")},
+            ),
+        )
+        lines = base.mark_line(strokeWidth=1.6)
+        points = base.mark_point(filled=True, size=90, opacity=0)
+        panels.append((lines + points).properties(width=340, height=240))
+    best = rows.loc[rows["val_accuracy"].fillna(-1).idxmax()]
+    return alt.hconcat(*panels).properties(
+        description=f"Validation loss and accuracy of {len(histories)} runs by epoch; the "
+        f"highest accuracy is that of {best['run']}, {100 * best['val_accuracy']:.1f} %, in "
+        f"epoch {best['epoch']}"
+    )
+
+
+def agreement_heat_map(table, runs):
+    """Draw Cohen's kappa of every pair of runs.
+
+    Args:
+        table: Rows of `agreement.agreement_table` about pairs of these runs.
+        runs: Their names, in order.
+    """
+    pairs = table[["run", "compared_with", "kappa", "equal_pct", "both_wrong_pct"]]
+    turned = pairs.rename(columns={"run": "compared_with", "compared_with": "run"})
+    base = alt.Chart(pd.concat([pairs, turned])).encode(
+        x=alt.X("run:N", title=None)
+        .scale(domain=runs)
+        .axis(labelAngle=-45, labelLimit=_NAME_LIMIT),
+        y=alt.Y("compared_with:N", title=None).scale(domain=runs).axis(labelLimit=_NAME_LIMIT),
+        tooltip=_tips(
+            run="run",
+            compared_with="and",
+            kappa=("kappa", ".3f"),
+            equal_pct=("equal answers, %", ".1f"),
+            both_wrong_pct=("both wrong, %", ".1f"),
+        ),
+    )
+    squares = base.mark_rect().encode(
+        color=alt.Color("kappa:Q", title="Cohen's kappa")
+        # The darkest square still shows its number.
+        .scale(range=["#F4F8FC", "#6BAED6"])
+        .legend(orient="bottom", gradientLength=160, format=".2f")
+    )
+    numbers = base.mark_text(fontSize=12).encode(
+        text=alt.Text("kappa:Q", format=".2f"), color=alt.value("#222222")
+    )
+    said = ""
+    if table["kappa"].notna().any():
+        most, least = (
+            table.loc[at] for at in (table["kappa"].idxmax(), table["kappa"].idxmin())
+        )
+        said = "".join(
+            f"; {words} {of['run']} and {of['compared_with']}, {of['kappa']:.2f}"
+            for words, of in (("the most alike are", most), ("the least alike are", least))
+        )
+    return (squares + numbers).properties(
+        width=alt.Step(44),
+        height=alt.Step(26),
+        description=f"Cohen's kappa of the answers of {len(runs)} runs to test images{said}",
+    )
+
+
 def pareto_front(cost, score):
     """Mark the rows that no other row beats.
 

@@ -104,13 +104,14 @@ def _is_current(run):
     """Say whether the metrics of a run hold all that this release writes."""
     path = names.METRICS.format(run=run)
     try:
-        subsets = read_json(path)["subsets"].values()
+        metrics = read_json(path)
     except ValueError as error:
         raise InputError(
             f"{path}: found a damaged file ({error}), expected JSON; remove it, and snakemake "
             "evaluates the run again, in seconds"
         ) from None
-    return all(scores.keys() >= SCORES for scores in subsets)
+    subsets = metrics["subsets"].values()
+    return "latency" in metrics and all(scores.keys() >= SCORES for scores in subsets)
 
 
 def _compare(config, inputs, runs, folder):
@@ -123,6 +124,8 @@ def _compare(config, inputs, runs, folder):
             "best_heads",
             "abstention",
             "policies",
+            "recall",
+            "speed",
             "winner",
             "controls",
             "resources",
@@ -143,6 +146,7 @@ def _compare(config, inputs, runs, folder):
         heads={name: config["heads"][name] for name in config["grid"]["heads"]},
         reported=config["codabench"]["scores"],
         codabench=inputs["codabench"],
+        watts=config["cost"]["watts"],
     )
     tables.compare_with_winner(inputs, made, settings)
     resources.write_usage(names.BENCHMARKS, made["resources"])

@@ -49,13 +49,26 @@ from hemagrid.names import (
     VIEWS,
     subset_title,
 )
-from hemagrid.reporting import charts, label_noise, pictures, reference, resources, tables, text
+from hemagrid.reporting import (
+    charts,
+    label_noise,
+    pictures,
+    reference,
+    resources,
+    side_by_side,
+    tables,
+    text,
+)
 from hemagrid.reporting.provenance import made_with
 from hemagrid.tuning.trials import best_trial, read_trials
 
 GROUPS = 10  # examples of each finding about the data
 MISTAKES = 12  # pictures of a run's mistakes
 NAMED = 3  # runs of a majority that are named where runs were not made alike
+SPEEDS = 100  # runs in the table of latencies
+COMPARED = 30  # runs side by side, the most accurate ones
+PAIRED = 20  # runs of which every pair is drawn
+FEW = 6  # runs whose recalls share a chart
 PER_CELL = 6  # pictures of one cell of a confusion matrix
 PICTURES = 2500  # in the album; with all other pictures, the page stays below some 12 MB
 
@@ -138,6 +151,9 @@ def write_report(out, inputs, *, select_by):
         "abstention": study.abstention(),
         "corruptions": study.corruptions(),
         "images": label_noise.images(inputs, study.images),
+        "side_by_side": study.side_by_side(),
+        "speed": study.speed(),
+        "agreement": study.agreement(),
         "runs": study.runs(),
         "blank": {
             subset_title(subset): (int(blank.sum()), len(blank))
@@ -542,8 +558,73 @@ class _Study:
             wide["without blank copies, %"] = of_all["without blank copies, %"]
             parts = policies[policies["policy"] != text.spell(ALL, "policy")]
             counts = parts[["policy", "copies", "blank copies"]].to_dict("split")["data"]
-            subsets[images] = {"table": wide.reset_index(), "counts": counts}
+            subsets[images] = {"table": wide.reset_index(), "counts": counts, "chart": None}
+        table = tables.policies_table(self.metrics)
+        table = table[table["run"].isin(self.shown_runs(COMPARED)) & (table["policy"] != ALL)]
+        for subset, rows in table.groupby("subset", sort=False):
+            if rows["policy"].nunique() > 1:
+                chart = self._draw(charts.accuracy_by_policy(rows))
+                subsets[subset_title(subset)]["chart"] = chart
         return subsets
+
+    def shown_runs(self, count):
+        """Name the most accurate runs that are no controls, at most `count`, in their order."""
+        known = {
+            run: m["subsets"][TEST]["accuracy"]["value"]
+            for run, m in self.metrics.items()
+            if m and m["kind"] != "control" and TEST in m["subsets"]
+        }
+        best = sorted(known, key=known.get, reverse=True)[:count]
+        return [run for run in known if run in best]
+
+    def side_by_side(self):
+        """Learning curves of runs in one chart, and the recall of each class by each run."""
+        runs = self.shown_runs(COMPARED)
+        if not runs:
+            return None
+        curves = {
+            run: io.read_sparse(self.files["history"][run], "phase")
+            for run in runs
+            if run in self.files["history"]
+        }
+        model_of = {r: self.metrics[r]["backbone"] or r for r in curves}
+        recall = tables.recall_table({run: self.metrics[run] for run in runs})
+        few = recall[(recall["subset"] == TEST) & recall["run"].isin(self.shown_runs(FEW))]
+        return {
+            "curves": curves and self._draw(charts.learning_curves_of_runs(curves, model_of)),
+            "runs": len(runs),
+            "all": sum(m is not None and m["kind"] != "control" for m in self.metrics.values()),
+            "drawn": few["run"].nunique(),
+            "recall": self._draw(charts.recall_by_class(few)),
+            "recalls": side_by_side.recalls(recall),
+        }
+
+    def speed(self):
+        """How fast runs answer, and the energy of their training; None without any run."""
+        watts = self.config.get("cost", {}).get("watts")
+        table = tables.speed_table(self.metrics, watts)
+        if table.empty:
+            return None
+        kept = self.shown_runs(SPEEDS)
+        shown = table[table["run"].isin(kept)].dropna(axis="columns", how="all")
+        return {"table": text.shown(shown), "all": len(table), "watts": watts}
+
+    def agreement(self):
+        """How far runs agree, and what confusion matrices of two runs differ in."""
+        runs = self.shown_runs(PAIRED)
+        pairs = side_by_side.pairs(self.inputs, runs)
+        if pairs is None:
+            return None
+        runs = [run for run in runs if run in {*pairs["run"], *pairs["compared_with"]}]
+        paths = {
+            run: self.files["confusion"][run] for run in runs if run in self.files["confusion"]
+        }
+        return {
+            "chart": self._draw(charts.agreement_heat_map(pairs, runs)),
+            "table": text.shown(pairs),
+            "runs": len(runs),
+            "differences": side_by_side.differences(paths, self.best, self.metrics),
+        }
 
     def abstention(self):
         """What runs answer that may abstain, and how well their confidence is calibrated."""

@@ -285,6 +285,62 @@ def abstention_table(metrics):
     return pd.DataFrame(rows, columns=columns)
 
 
+def speed_table(metrics, watts=None):
+    """Build the table of how fast runs answer, and of the energy that their training took.
+
+    Args:
+        metrics: {run: content of metrics.json or None}. Controls have no row.
+        watts: Mean power of the machine that trains, or None.
+
+    Returns:
+        A data frame with a row per run: the latency of one image that comes alone (median and
+        95th percentile, ms), images per second in full batches, and the device, threads and
+        precision that the latency was measured with. With `watts` also the `energy_kwh` of
+        training: hours times watts, without embedding and search.
+    """
+    rows = []
+    for run, m in metrics.items():
+        if not m or m["kind"] == "control":
+            continue
+        row = {"run": run}
+        if latency := m.get("latency"):
+            made = latency["environment"]
+            row |= {"latency_ms": latency["median_ms"], "latency_p95_ms": latency["p95_ms"]}
+            row |= {"device": made["gpu"] or made["cpu"]}
+            row |= {name: made[name] for name in ("threads", "precision")}
+        row["images_per_second"] = m["cost"]["images_per_second"]
+        if watts is not None:
+            row["energy_kwh"] = m["cost"]["seconds"] / 3600 * watts / 1000
+        rows.append(row)
+    columns = ["run", "latency_ms", "latency_p95_ms", "images_per_second", "device", "threads"]
+    columns += ["precision", *["energy_kwh"] * (watts is not None)]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def recall_table(metrics):
+    """Build the table of the recall of each class.
+
+    Args:
+        metrics: {run: content of metrics.json or None}.
+
+    Returns:
+        A data frame with a row per run, test subset and class that it has: the number of
+        images, and the recall (%) with its interval.
+    """
+    rows = []
+    for run, m in metrics.items():
+        for subset, scores in m["subsets"].items() if m else ():
+            for name, of in scores["per_class"].items() if subset != VAL else ():
+                if of["support"]:
+                    row = {"run": run, "subset": subset, "class": name, "images": of["support"]}
+                    score = {"value": of["recall"]}
+                    score |= {bound: of[f"recall_{bound}"] for bound in ("low", "high")}
+                    put(row, "recall_pct", score)
+                    rows.append(row)
+    columns = ["run", "subset", "class", "images", *with_bounds("recall_pct")]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def policies_table(metrics):
     """Build the table of accuracy by augmentation policy.
 
@@ -360,18 +416,19 @@ def headline(table):
     return lines
 
 
-def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=()):
+def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=(), watts=None):
     """Write the tables over all runs.
 
     Args:
         metrics: Paths of metrics.json, as in `load_metrics`.
-        out: Paths `grid`, `heads`, `best_heads`, `abstention` and `policies` of tables (as in
-            `write`), and `headline`.
+        out: Paths `grid`, `heads`, `best_heads`, `abstention`, `policies` and `speed` of tables
+            (as in `write`), `recall` of a CSV, and `headline`.
         select_by: Subset on which the best heads are chosen.
         published: What `reference.published` returns.
         heads: {name: entry of the config}, the heads of the grid.
         reported: Codabench scores {run: %}, as the leaderboard gave them.
         codabench: Paths of codabench.json files.
+        watts: As in `speed_table`.
     """
     loaded = load_metrics(metrics)
     scores = codabench_scores(reported, codabench)
@@ -381,6 +438,8 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
     write(best_heads_table(loaded, select_by, published, scores), out["best_heads"])
     write(abstention_table(loaded), out["abstention"])
     write(policies_table(loaded), out["policies"])
+    write_table(out["recall"], recall_table(loaded))
+    write(speed_table(loaded, watts), out["speed"])
     write_text(out["headline"], f"{headline(grid)}\n\n{textwrap.fill(covered(loaded), 100)}\n")
 
 

@@ -80,9 +80,14 @@ def test_metrics_equal_scikit_learn(tmp_path):
     )
     report = sk.classification_report(labels, predicted, target_names=NAMES, output_dict=True)
     for name in NAMES:
+        support = int(report[name]["support"])
+        exact = stats.binomtest(round(report[name]["recall"] * support), support)
+        low, high = exact.proportion_ci()
         assert test["per_class"][name] == {
             "precision": report[name]["precision"],
             "recall": report[name]["recall"],
+            "recall_low": pytest.approx(low),
+            "recall_high": pytest.approx(high),
             "f1": report[name]["f1-score"],
             "support": report[name]["support"],
         }

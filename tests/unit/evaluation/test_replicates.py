@@ -105,6 +105,7 @@ def test_a_summary_holds_the_means_and_the_names_of_the_replicates():
         chosen = np.where(rng.random(60) < accuracy, labels, 1 - labels)
         predictions.append((["a", "b"], {"test": (labels, np.eye(2)[chosen], np.arange(60))}))
         per_class = {"precision": 0.1 * number, "recall": 0.5, "f1": 0.5, "support": 30}
+        per_class |= {"recall_low": 0.3, "recall_high": 0.6 + 0.1 * number}
         scores = {"n": 60, "auc": accuracy, "calibration_error": 0.1, "calibration": [number]}
         scores |= {"scaled_calibration_error": None, "per_class": {"a": per_class}}
         metrics.append({"run": f"x_s{number}", "class_names": ["a", "b"]})
@@ -117,6 +118,7 @@ def test_a_summary_holds_the_means_and_the_names_of_the_replicates():
     assert [test["accuracy"][k] for k in ("least", "most")] == [min(right), max(right)]
     assert test["auc"] == pytest.approx(0.8) and test["scaled_calibration_error"] is None
     assert test["per_class"]["a"]["precision"] == pytest.approx(0.2)
+    assert test["per_class"]["a"]["recall_high"] == pytest.approx(0.8)
     assert test["calibration"] == [1] and test["n"] == 60
     predictions[2][1]["test"] = (labels, np.eye(2)[labels], np.arange(60) // 2)
     with pytest.raises(InputError, match="x_s3: did not predict on the same test images"):

@@ -977,6 +977,38 @@ def test_images_that_are_hard_for_all_runs_are_shown_with_their_files(study, tmp
     assert len(section.findall(".//figure")) == len(shown) + 2
 
 
+def test_recalls_stand_side_by_side(study):
+    section = study.page.by_id("side-by-side")
+    for summary, (subset, title) in zip(
+        section.findall("details"),
+        [(TEST, "test"), (TEST_AUGMENTED, "augmented test")],
+        strict=True,
+    ):
+        assert text(summary.find("summary")).endswith(f"run: {title} images")
+        shown = rows_of(summary.find(".//table"))
+        assert list(shown) == TRAINED
+        for run, row in shown.items():
+            of = study.metrics(run)["subsets"][subset]["per_class"]["ig"]
+            score = {"value": of["recall"], "low": of["recall_low"], "high": of["recall_high"]}
+            assert text(row["ig, %"]) == shown_score(score)
+
+
+def test_a_difference_of_confusion_matrices_is_that_of_the_counts(study):
+    best = "efficientnetv2m_tuned"
+    shown = study.page.by_id("agreement").findall("details")[1:]
+    assert len(shown) == 4
+    other = text(shown[0].find("summary")).removeprefix(f"{best} minus ")
+    ours, theirs = (
+        pd.read_csv(study.results / run / "confusion_matrix.csv").query("subset == 'test'")
+        for run in (best, other)
+    )
+    more = ours["count"].to_numpy() - theirs["count"].to_numpy()
+    cells = [text(td).partition("\N{THIN SPACE}")[0] for td in shown[0].findall(".//td")]
+    counts = [f"{n:+d}".replace("-", "\N{MINUS SIGN}") if n else "" for n in more]
+    assert all(cell.startswith(count) for cell, count in zip(cells, counts, strict=True))
+    assert [bool(cell) for cell in cells] == [bool(count) for count in counts]
+
+
 def test_where_the_network_looked_stands_beside_the_picture(study):
     section = study.page.by_id("explanation")
     table = pd.read_csv(study.inputs["explanation"])

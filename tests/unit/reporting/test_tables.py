@@ -19,6 +19,7 @@ from hemagrid.reporting.tables import (
     heads_table,
     read_comparison,
     read_tuned,
+    recall_table,
     replicates_table,
     trials_table,
     write,
@@ -42,12 +43,16 @@ HEADS = {
 HEADS = {name: head | {"weight_decay": None} for name, head in HEADS.items()}
 
 
+RECALL = {"recall": 0.9, "recall_low": 0.68, "recall_high": 0.99}
+
+
 def metrics(kind, test, augmented, backbone=None, head=None, cost=True):
     def scores(value):
         interval = {"value": value, "low": value - 0.01, "high": value + 0.01}
         names = ("accuracy", "balanced_accuracy", "macro_f1")
         return dict.fromkeys(names, interval) | {
             "auc": 0.98765,
+            "per_class": {"ig": RECALL | {"support": 20}, "platelet": RECALL | {"support": 0}},
             "calibration_error": 0.05,
             "scaled_calibration_error": 0.02 if cost else None,
             "abstention": {
@@ -97,6 +102,13 @@ def test_the_grid_holds_every_run_once(study):
     assert table.loc["convnext_cfg1"].drop("kind").isna().all()
     assert pd.isna(table.loc["majority_class", "parameters"])
     assert not any("val_" in column for column in table)
+
+
+def test_recalls_are_those_of_classes_with_test_images(study):
+    table = recall_table(study | {"vgg16_cfg1": None})
+    assert set(table["class"]) == {"ig"} and "vgg16_cfg1" not in set(table["run"])
+    assert list(table.columns[-3:]) == ["recall_pct", "recall_pct_low", "recall_pct_high"]
+    assert table.iloc[0, -3:].tolist() == pytest.approx([90, 68, 99])
 
 
 def test_a_study_without_results_is_all_missing():
@@ -204,7 +216,7 @@ def test_all_tables_are_written(tmp_path, study):
     for run, content in study.items():
         if content:
             write_json(tmp_path / run / "metrics.json", content)
-    names = ("grid", "best_heads", "heads", "abstention", "policies")
+    names = ("grid", "best_heads", "heads", "abstention", "policies", "recall", "speed")
     out = {name: tmp_path / f"{name}.csv" for name in names}
     aggregate(
         [tmp_path / run / "metrics.json" for run in study],
@@ -220,6 +232,7 @@ def test_all_tables_are_written(tmp_path, study):
     for name in ("grid", "best_heads"):
         table = pd.read_csv(out[name]).set_index("run")
         assert table.loc["convnext_cfg3", "codabench_pct"] == 92
+    assert len(pd.read_csv(out.pop("recall"))) == 10  # of four networks and a control
     for path in out.values():
         assert path.with_suffix(".md").read_text() and path.with_suffix(".tex").read_text()
     said = (tmp_path / "headline.txt").read_text()
