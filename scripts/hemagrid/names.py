@@ -95,6 +95,7 @@ COST = "results/{run}/cost.json"
 LATENCY = "results/{run}/latency.json"
 METRICS = "results/{run}/metrics.json"
 SUMMARY = "results/{run}/replicates.json"
+CARD = "results/{run}/README.md"
 CONFUSION = "results/{run}/confusion_matrix.csv"
 RUN_FIGURE = "results/{run}/{figure}.{format}"
 ANSWER_FIGURES = ("confusion_matrix", "reliability", "risk_coverage")

@@ -71,6 +71,17 @@ ANSWER_FIGURES = {
 }
 
 
+# What a run's card depends on.
+CARD = {
+    "dataset": part("dataset", "source", "image_size"),
+    "backbones": {
+        name: {"application": of["application"], "weights": of["weights"]}
+        for name, of in config["backbones"].items()
+    },
+    "card": config["card"],
+}
+
+
 # The metrics and predictions of a run's replicates.
 OF_REPLICATES = {
     run: {
@@ -149,6 +160,7 @@ rule plot_run:
         history=names.HISTORY,
     output:
         **ANSWER_FIGURES,
+        card=names.CARD,
         curves=report(
             fill(names.RUN_FIGURE, figure="learning_curves", format="svg"),
             caption="../report/learning_curves.rst",
@@ -169,9 +181,10 @@ rule plot_run:
     resources:
         **LIGHT,
     params:
+        card=CARD,
         code=CODE,
     message:
-        "Drawing the figures of {wildcards.run}"
+        "Drawing the figures and the card of {wildcards.run}"
     script:
         "../../scripts/plot_run.py"
 
@@ -183,6 +196,7 @@ rule plot_combined:
         confusion=names.CONFUSION,
     output:
         **ANSWER_FIGURES,
+        card=names.CARD,
     log:
         "logs/plot_combined/{run}.log",
     benchmark:
@@ -195,8 +209,9 @@ rule plot_combined:
     resources:
         **LIGHT,
     params:
+        card=CARD,
         code=CODE,
     message:
-        "Drawing the figures of {wildcards.run}"
+        "Drawing the figures and the card of {wildcards.run}"
     script:
         "../../scripts/plot_run.py"

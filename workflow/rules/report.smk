@@ -58,6 +58,7 @@ FINAL = {
         names.EXPLANATION,
     ],
     "models": expand(names.MODEL, run=TRAINED),
+    "cards": expand(names.CARD, run=[*TRAINED, *COMBINED]),
     "grid": expand(
         names.RUN_FIGURE, run=TRAINED, figure=names.RUN_FIGURES, format=FORMATS
     ),
@@ -69,6 +70,7 @@ FINAL = {
 # And for each of the tuned runs and their replicates.
 TUNED_FILES = [
     names.MODEL,
+    names.CARD,
     *expand(
         names.RUN_FIGURE, figure=names.RUN_FIGURES, format=FORMATS, allow_missing=True
     ),

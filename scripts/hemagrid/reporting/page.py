@@ -52,6 +52,7 @@ from hemagrid.names import (
 from hemagrid.reporting import (
     charts,
     label_noise,
+    model_card,
     pictures,
     reference,
     resources,
@@ -153,6 +154,7 @@ def write_report(out, inputs, *, select_by):
         "images": label_noise.images(inputs, study.images),
         "side_by_side": study.side_by_side(),
         "speed": study.speed(),
+        "card": study.best and model_card.facts(study.metrics[study.best], study.config),
         "agreement": study.agreement(),
         "runs": study.runs(),
         "blank": {

@@ -221,6 +221,22 @@ def test_another_test_set_costs_its_own_predictions_alone(study, sets, caplog, d
     assert changed() == ["test", "raabin"]
 
 
+def test_the_latency_of_a_network_is_measured_once(sets):
+    inputs, out = sets
+    out = {"test": out["test"], "latency": out["test"].with_name("latency.json")}
+    inference.predict_run(RUN, inputs, out, "float32")
+    found = io.read_json(out["latency"])
+    assert 0 < found["median_ms"] <= found["p95_ms"] and found["images"] > 0
+    assert found["environment"]["threads"] and found["environment"]["device"]
+    predicted = out["test"].stat().st_mtime_ns
+    out["latency"].unlink()
+    inference.predict_run(RUN, inputs, out, "float32")  # as in a study of an earlier release
+    assert out["test"].stat().st_mtime_ns == predicted
+    measured = out["latency"].read_bytes()
+    inference.predict_run(RUN, inputs, out, "float32")
+    assert out["latency"].read_bytes() == measured
+
+
 def test_another_corruption_costs_its_own_predictions_alone(study, sets, caplog, draw):
     caplog.set_level(logging.INFO, "hemagrid")
     inputs, out = sets
