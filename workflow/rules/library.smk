@@ -18,8 +18,10 @@ if not workflow.current_basedir.is_local:
 
 sys.path.insert(0, f"{ROOT}/scripts")
 # In jobs, too, this library comes before one that is installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [f"{ROOT}/scripts", *filter(None, [os.environ.get("PYTHONPATH")])]
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(
+        [f"{ROOT}/scripts", *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
 )
 
 import hemagrid
