@@ -5,7 +5,7 @@ from hemagrid.data.readers import acquire
 from hemagrid.io import read_json, write_json
 from hemagrid.logs import job
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     source, out = snakemake.input.source, dict(snakemake.output.items())
     record = out.pop("source")
     # First: what changes while pictures are read, is seen to have changed.

@@ -6,7 +6,7 @@ from hemagrid.data.test_sets import acquire_test_set
 from hemagrid.io import class_names
 from hemagrid.logs import job
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     source, out = snakemake.input.source, dict(snakemake.output.items())
     # First: what changes while pictures are read, is seen to have changed.
     sources.write_record(source, snakemake.params.content, out.pop("source"))

@@ -6,7 +6,7 @@ from hemagrid.data.test_sets import read_test_sets
 from hemagrid.io import read_table, write_json
 from hemagrid.logs import job
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     write_json(
         snakemake.output.audit,
         audit(

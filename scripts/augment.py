@@ -4,7 +4,7 @@ from hemagrid.data.augmentation import augment
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     jobs.prepare(snakemake.threads, snakemake.resources)
     augment(
         snakemake.input.images,

@@ -7,7 +7,7 @@ from hemagrid.data.readers import read_samples
 from hemagrid.io import write_table
 from hemagrid.logs import job
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     write_table(
         snakemake.output.duplicates,
         deduplicate(

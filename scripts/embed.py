@@ -5,7 +5,7 @@ from pathlib import Path
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], resources=snakemake.resources):
     jobs.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
     from hemagrid.training.embeddings import cache_features
 

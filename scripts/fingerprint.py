@@ -4,7 +4,7 @@ from hemagrid.data.duplicates import FINGERPRINT, fingerprint, hash_table
 from hemagrid.io import new_array, open_images, write_table
 from hemagrid.logs import job
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     images = open_images(snakemake.input.images)
     with new_array(snakemake.output.fingerprints, (len(images),), FINGERPRINT) as found:
         fingerprint(images, snakemake.threads, found)

@@ -5,7 +5,7 @@ from hemagrid.data.readers import read_samples
 from hemagrid.io import write_table
 from hemagrid.logs import job
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     samples = read_samples(snakemake.input.samples)
     names = name_groups(
         snakemake.params.settings, samples["source"], snakemake.input.get("npz")

@@ -1,9 +1,11 @@
 """Predict the test sets of a study with one run."""
 
+from pathlib import Path
+
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], resources=snakemake.resources):
     jobs.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
     from hemagrid.evaluation.inference import predict_run
 
@@ -13,4 +15,5 @@ with job(snakemake.log[0]):
         dict(snakemake.output.items()),
         snakemake.params.precision,
         snakemake.params.corruptions,
+        folder=Path(snakemake.resources.study, snakemake.config["checkpoints"]),
     )

@@ -3,7 +3,7 @@
 from hemagrid.data.splits import write_splits
 from hemagrid.logs import job
 
-with job(snakemake.log[0], snakemake.output):
+with job(snakemake.log[0], snakemake.output, snakemake.resources):
     write_splits(
         dict(snakemake.input.items()),
         snakemake.output.splits,

@@ -3,7 +3,7 @@
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], resources=snakemake.resources):
     jobs.prepare(snakemake.threads, snakemake.resources, snakemake.config["require_gpu"])
     from hemagrid.evaluation.inference import predict_views
 

@@ -7,10 +7,12 @@ other libraries print goes into the log. Its last line is what the process has u
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import re
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -32,25 +34,32 @@ logger = logging.getLogger("hemagrid")
 
 
 @contextlib.contextmanager
-def job(log_path, outputs=()):
+def job(log_path, outputs=(), resources=None):
     """Send a job's output to `log_path` and end the job with one line about its failure.
 
     `InputError`, `Stopped`, Ctrl-C and a full disk end the job with a message alone. Any other
     error leaves its traceback in the log and a line on the terminal. The exit status is 1 in
-    each case, so that a scheduler may start the job again.
+    each case, so that a scheduler may start the job again. A line that cannot be written, as on
+    a full disk, is lost and does not end the job.
 
     Args:
         log_path: Path of the log file. It is overwritten.
         outputs: Paths that the job alone writes. What a killed job left beside them is removed.
+        resources: The job's resources. The log begins with them, for `config.attempts` to read.
     """
-    terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    terminal = _stream(os.dup(2))
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(log, 1)
     os.dup2(log, 2)
+    sys.stdout, sys.stderr = _stream(1), _stream(2)
     _log_to(sys.stderr, "%(asctime)s %(message)s", logging.DEBUG)
     _log_to(terminal, "%(message)s", logging.INFO)
+    had = {key: resources.get(key) for key in ("mem_mb", "runtime")} if resources else {}
+    if any(had.values()):
+        logger.debug("This attempt has mem_mb=%(mem_mb)s, runtime=%(runtime)s", had)
+    signal.signal(signal.SIGTERM, _stop)
     try:
         for path in outputs:
             remove_temporaries(path)
@@ -60,6 +69,8 @@ def job(log_path, outputs=()):
         logger.error("Error: %s", error)
         sys.exit(1)
     except (Stopped, KeyboardInterrupt) as reason:
+        peak = round(usage()["peak_memory_mib"])
+        logger.debug("Its memory was %s MB at most", peak)
         logger.error("Stopped: %s", reason if str(reason) else "by Ctrl-C")
         sys.exit(1)
     except Exception as error:
@@ -130,6 +141,26 @@ def track(iterable, description, total=None, unit="images", step=1):
         for item in iterable:
             yield item
             bar.update(min(step, total - bar.n))
+
+
+def _stop(number, frame):
+    raise Stopped("by SIGTERM")
+
+
+class _Lossy(io.FileIO):
+    """A file that loses what it cannot write."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _stream(descriptor):
+    """Open a stream of text that writes line by line and never fails."""
+    raw = _Lossy(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="replace", line_buffering=True)
 
 
 def _log_to(stream, layout, level):

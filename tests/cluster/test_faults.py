@@ -326,28 +326,53 @@ def test_a_killed_snakemake_started_again_trains_nothing_twice(study, prepared):
     assert "another process has finished this meanwhile" in study.log()
 
 
-def test_a_full_disk_costs_a_checkpoint_and_no_training(study, prepared):
-    disk = study.folder / "checkpoints"
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 60 MB."""
+    disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", disk], check=True)
-    try:
-        study.start()
-        study.until_epoch(3)
-        with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as filler:
-            while filler.write(bytes(2**16)):
-                pass
-        study.until(lambda: "No space left on device" in study.log(), "a full disk")
-        reached = study.trained_epochs()[-1]
-        study.until(lambda: study.trained_epochs()[-1] > reached + 2, "epochs on a full disk")
-        study.cluster.run("scancel", study.job()["JobId"])
-        (disk / "filler").unlink()
-        result = study.finish()
-        assert result.returncode == 0, result.said[-8000:]
-        # What came after the last checkpoint was trained again, and nothing else.
-        assert outcome(study.folder) == prepared.calm
-        assert study.goes_on_in() > 3
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], check=True)
+    yield disk.resolve()
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_full_disk_costs_lines_and_checkpoints_and_no_training(study, prepared, small_disk):
+    study.folder = small_disk / "study"  # with its logs, and those of SLURM
+    shutil.copytree(prepared.folder, study.folder)
+    study.start()
+    study.until_epoch(3)
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while file.write(bytes(2**16)):
+            pass
+    reached = study.epochs()
+    time.sleep(5)
+    assert study.job()["JobState"] == "RUNNING"
+    filler.unlink()
+    study.until_epoch(reached + 1)
+    result = study.finish()
+    assert result.returncode == 0, result.said[-8000:]
+    assert outcome(study.folder) == prepared.calm
+    assert [job["JobState"] for job in study.jobs()] == ["COMPLETED"]
+    assert study.trained_epochs()[-1] == EPOCHS
+
+
+def test_results_that_a_clock_behind_makes_snakemake_refuse_are_not_lost(study, prepared):
+    # To a node five minutes behind, what another has just written is of the future.
+    images = [study.folder / "results" / "dataset" / f"{name}.npy" for name in ("train", "val")]
+    for path in images:
+        os.utime(path, (time.time() + 300,) * 2)
+    study.start("--retries", 0)
+    refused = study.finish()
+    assert refused.returncode != 0 and "clock skew" in refused.said
+    assert not (study.folder / "results" / RUN / "model.keras").exists()
+    for path in images:
+        os.utime(path)
+    study.start()
+    assert study.finish().returncode == 0
+    assert "put back" in study.log() and study.trained_epochs() == []
+    assert outcome(study.folder) == prepared.calm
+    assert not any((study.folder / "checkpoints").iterdir())
 
 
 def test_a_gpu_that_does_not_work_is_said_and_no_cpu_takes_its_place(study, tmp_path):

@@ -87,6 +87,25 @@ def test_a_bug_leaves_its_traceback_in_the_log(run):
     assert re.search(f"^{STAMP}Error: IndexError: list index out of range$", log, re.M)
 
 
+def test_lines_that_a_full_disk_does_not_take_end_no_job(run, tmp_path):
+    (tmp_path / "job.log").symlink_to("/dev/full")
+    program = [sys.executable, "-c", HEAD + "    print('x' * 10**5); print('y')\n"]
+    environment = os.environ | {"PYTHONPATH": str(Path(hemagrid.__file__).parents[1])}
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "epoch 1 of 3\n")
+    with open("/dev/full", "w") as full:
+        assert (
+            subprocess.run(program, cwd=tmp_path, env=environment, stderr=full).returncode == 0
+        )
+
+
+def test_a_group_may_write_the_log_where_the_umask_lets_it(run, tmp_path):
+    run("os.umask(0o002)", "with logs.job('second.log'): pass")
+    assert (tmp_path / "second.log").stat().st_mode & 0o777 == 0o664
+
+
 def test_the_log_of_an_earlier_job_is_replaced(run):
     run("print('first')")
     _, _, log = run("print('second')")
@@ -158,4 +177,4 @@ def test_jobs_that_write_images_clean_up_after_killed_ones(stage):
     for script in scripts:
         if script != "fetch_bloodmnist.py":  # which downloads into a folder of its own
             text = (root / "scripts" / script).read_text()
-            assert "job(snakemake.log[0], snakemake.output)" in text, script
+            assert "job(snakemake.log[0], snakemake.output" in text, script

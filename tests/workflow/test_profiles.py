@@ -1,6 +1,7 @@
 """What jobs ask for under each profile, from dry runs of the published study."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -164,6 +165,7 @@ def test_two_edited_lines_reach_every_job(jobs, edited):
 
 def test_what_other_sites_need_is_one_line(jobs, settings, edited):
     lines = ("gres: ", "slurm_partition: cpu", "qos: ", "constraint: ", "cpus_per_task: ")
+    lines += ("mem_mb_per_cpu: ",)
     profile = edited(
         (r"^      gpu: 1\n", ""),
         *((rf"# {line}", line) for line in lines),
@@ -173,6 +175,8 @@ def test_what_other_sites_need_is_one_line(jobs, settings, edited):
         on_gpu = {"gres": "gpu:1", "cpus_per_task": 4, "slurm_partition": "gpu"}
         on_cpu = {"slurm_partition": "cpu"}
         assert asked(job, "gpu", *on_gpu) == (on_gpu if job["rule"] in ON_GPU else on_cpu)
+        cpus = job.get("cpus_per_task") or job["_cores"]
+        assert job["mem_mb_per_cpu"] == math.ceil(job["mem_mb"] / cpus)
         assert asked(job, "qos", "constraint") == {"qos": "normal", "constraint": "avx512"}
     assert settings("--profile", profile)["slurm_reservation"] == "course"
 

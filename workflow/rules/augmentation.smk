@@ -24,8 +24,7 @@ rule augment:
     conda:
         NETWORKS
     resources:
-        mem_mb=per_attempt(4000),
-        runtime=per_attempt(60),
+        **asks(mem_mb=4000, runtime=60),
         study=STUDY,
     params:
         **REDRAW,

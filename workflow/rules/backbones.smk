@@ -37,8 +37,7 @@ rule backbone_weights:
     conda:
         NETWORKS
     resources:
-        mem_mb=per_attempt(4000),
-        runtime=per_attempt(60),
+        **asks(mem_mb=4000, runtime=60),
         study=STUDY,
     params:
         application=lookup("backbones/{backbone}/application", within=config),
@@ -75,8 +74,7 @@ rule embed:
     conda:
         NETWORKS
     resources:
-        mem_mb=of_network("mem_mb"),
-        runtime=of_network("runtime"),
+        **OF_NETWORK,
         study=STUDY,
     params:
         application=lookup("backbones/{backbone}/application", within=config),

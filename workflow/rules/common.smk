@@ -1,4 +1,4 @@
-"""What all stages share: the validated config, the study's runs, and what jobs ask for."""
+"""What all stages share: the validated config and the study's runs."""
 
 import json
 import re
@@ -55,28 +55,6 @@ wildcard_constraints:
     subset="|".join(names.AUGMENTED),
 
 
-def per_attempt(amount):
-    """Return a resource function: `amount` on the first attempt, twice that on the second."""
-
-    def scaled(wildcards, attempt):
-        return amount * attempt
-
-    return scaled
-
-
-def of_network(key):
-    """Return a resource function: `key` of the job's network in the config, times the attempt."""
-
-    def scaled(wildcards, attempt):
-        if backbone := wildcards.get("backbone"):
-            return config["backbones"][backbone][key] * attempt
-        run = KNOWN[wildcards.run.removesuffix(names.WITH_VIEWS)]
-        network = config["backbones"].get(run.backbone) or config["cnns"][run.base]
-        return network[key] * attempt
-
-    return scaled
-
-
 def content(path, record=None):
     """Return a params function: text that changes with the content of the user's files.
 
@@ -95,9 +73,6 @@ def content(path, record=None):
         )
 
     return read
-
-
-LIGHT = {"mem_mb": per_attempt(1000), "runtime": per_attempt(10)}
 
 
 def fill(pattern, **wildcards):

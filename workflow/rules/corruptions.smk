@@ -44,8 +44,7 @@ rule compare_corruptions:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         settings={
             "bootstrap": config["evaluation"]["bootstrap"],

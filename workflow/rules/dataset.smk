@@ -57,8 +57,7 @@ rule fetch_bloodmnist:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(1000),
-        runtime=per_attempt(60),
+        **asks(mem_mb=1000, runtime=60),
     params:
         resolution=config["dataset"]["resolution"],
     message:
@@ -108,8 +107,7 @@ rule acquire_dataset:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(60),
+        **asks(mem_mb=2000, runtime=60),
     params:
         settings=part(
             "dataset", "source", "image_size", "fit", "bit_depth", "classes", "strict"
@@ -137,8 +135,7 @@ rule fingerprint:
         "../../envs/light.yaml"
     threads: 2
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(30),
+        **asks(mem_mb=2000, runtime=30),
     params:
         revision=revision("fingerprint"),
     message:
@@ -161,8 +158,7 @@ rule deduplicate:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(20),
+        **asks(mem_mb=2000, runtime=20),
     params:
         settings=DUPLICATES,
         revision=revision("deduplicate"),
@@ -217,8 +213,7 @@ rule acquire_test_set:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(60),
+        **asks(mem_mb=2000, runtime=60),
     params:
         source=THEIR_KIND,
         classes=lookup("{test_set}/classes", within=config["test_sets"]),
@@ -256,8 +251,7 @@ rule test_set:
         "../../envs/light.yaml"
     threads: 2
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(20),
+        **asks(mem_mb=2000, runtime=20),
     params:
         settings=DUPLICATES,
         revision=revision("test_set"),

@@ -110,8 +110,7 @@ rule evaluate:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         run=lookup("{run}", within=DESCRIPTIONS),
         settings=config["evaluation"],
@@ -139,8 +138,7 @@ rule summarize:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         settings={
             "bootstrap": config["evaluation"]["bootstrap"],

@@ -31,8 +31,7 @@ rule explain:
     conda:
         NETWORKS
     resources:
-        mem_mb=per_attempt(4000),
-        runtime=per_attempt(30),
+        **asks(mem_mb=4000, runtime=30),
         study=STUDY,
     params:
         settings={

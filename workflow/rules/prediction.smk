@@ -48,8 +48,7 @@ rule predict:
     conda:
         NETWORKS
     resources:
-        mem_mb=of_network("mem_mb"),
-        runtime=of_network("runtime"),
+        **OF_NETWORK,
         study=STUDY,
     params:
         precision=config["training"]["precision"],
@@ -78,8 +77,7 @@ rule views:
     conda:
         NETWORKS
     resources:
-        mem_mb=of_network("mem_mb"),
-        runtime=of_network("runtime"),
+        **OF_NETWORK,
         study=STUDY,
     params:
         precision=config["training"]["precision"],
@@ -109,8 +107,7 @@ rule ensemble:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         settings=lookup("ensembles/{run}", within=config),
         code=CODE,

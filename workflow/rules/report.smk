@@ -216,8 +216,7 @@ rule compare_with_winner:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         settings=PAIRING,
         code=CODE,
@@ -419,8 +418,7 @@ rule report:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         select_by=config["tuning"]["select_by"],
         # What jobs used is read from where it happens to lie. As inputs, a benchmark file

@@ -30,8 +30,7 @@ rule package_submission:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         code=CODE,
     message:
@@ -59,8 +58,7 @@ rule score_submission:
         NETWORKS
     threads: 2
     resources:
-        mem_mb=per_attempt(6000),
-        runtime=per_attempt(120),
+        **asks(mem_mb=6000, runtime=120),
         study=STUDY,
     params:
         settings={

@@ -47,8 +47,7 @@ rule train:
     conda:
         NETWORKS
     resources:
-        mem_mb=of_network("mem_mb"),
-        runtime=of_network("runtime"),
+        **OF_NETWORK,
         study=STUDY,
     params:
         settings=lookup(

@@ -65,8 +65,10 @@ rule search:
         NETWORKS
     resources:
         # Each trial leaves some 20 MB behind in its process.
-        mem_mb=per_attempt(1500 + 25 * expected_trials(**config["tuning"]["hyperband"])),
-        runtime=per_attempt(240),
+        **asks(
+            mem_mb=1500 + 25 * expected_trials(**config["tuning"]["hyperband"]),
+            runtime=240,
+        ),
         study=STUDY,
     params:
         settings=lookup(
@@ -145,8 +147,7 @@ rule compare_tuned:
     conda:
         "../../envs/light.yaml"
     resources:
-        mem_mb=per_attempt(2000),
-        runtime=per_attempt(10),
+        **asks(mem_mb=2000, runtime=10),
     params:
         settings={**PAIRING, "codabench": config["codabench"]["scores"]},
         published=PUBLISHED,

@@ -67,6 +67,8 @@ def planned(arguments):
                     dict(job.wildcards),
                     _place(job),
                     job.resources.get("runtime", 0),
+                    job.resources.get("mem_mb", 0),
+                    job.resources.get("slurm_partition"),
                 )
                 for job in inside.dag.needrun_jobs()
                 if job.rule.name != "all"

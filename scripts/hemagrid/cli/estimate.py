@@ -44,12 +44,17 @@ _SIZELESS = ("start", names.FEATURE_EXTRACTION)
 
 @dataclass(frozen=True)
 class Job:
-    """A planned job. `place` is "local", "cpu" or "gpu"; `minutes` is what it asks for."""
+    """A planned job. `place` is "local", "cpu" or "gpu"; `minutes` is what it asks for.
+
+    So are `memory`, in MB, and `partition`, of SLURM.
+    """
 
     rule: str
     wildcards: dict
     place: str
     minutes: int
+    memory: int = 0
+    partition: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 import shlex
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 from hemagrid.cli import dag, options, reruns
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured, count_images, storage
 from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
+from hemagrid.config import slurm
 from hemagrid.config.grid import grid, known_runs, replicates, tunable_backbones
 from hemagrid.names import CHECKPOINTS, FINETUNE_TOP
 from hemagrid.reporting.text import aligned, duration, size
@@ -35,6 +37,8 @@ def main(words):
     print(describe(jobs, config, folder, measure))
     if again:
         print("\n" + reruns.describe(again, folder, config), end="")
+    if arguments.executor == "slurm":
+        print("\n\n".join(["", *map(_paragraph, cluster(jobs, arguments))]))
 
 
 def describe(jobs, config, folder=".", command=MEASURE):
@@ -138,6 +142,44 @@ def describe(jobs, config, folder=".", command=MEASURE):
         )
     parts.append(aligned(["storage", "in", "about"], known, left=2))
     return "\n\n".join(parts)
+
+
+def cluster(jobs, arguments):
+    """Say what the SLURM cluster here would refuse, and what else it does to a study.
+
+    Args:
+        jobs: The Jobs that would run.
+        arguments: What `options.read` returned.
+
+    Returns:
+        List of paragraphs.
+    """
+    found = []
+    for job in jobs:
+        allowed = slurm.limits(job.partition) if job.place != "local" else {}
+        asked = {"runtime": job.minutes, "mem_mb": job.memory}
+        for key, limit in allowed.items():
+            if asked[key] > limit:
+                name = " ".join([job.rule, *job.wildcards.values()])
+                found.append(
+                    f"{name} can never start: it asks for {key} {asked[key]:,}, and partition "
+                    f"{job.partition or '(the default one)'} allows {limit:,}. Lower {key} in "
+                    "the config, or name another partition in the profile."
+                )
+    most = slurm.submit_limit(
+        getattr(dict(arguments.default_resources or {}).get("qos"), "raw", None)
+    )
+    if most is not None and arguments.jobs > most:
+        found.append(
+            f"SLURM refuses more than {most} jobs of yours in the queue (MaxSubmit), and the "
+            f"profile allows {arguments.jobs}: a refused submission is a failed attempt. In "
+            f"the profile, write jobs: {max(most - 5, 1)}, with room for others of yours."
+        )
+    settings = SimpleNamespace(
+        status_command=arguments.slurm_status_command,
+        init_seconds_before_status_checks=arguments.slurm_init_seconds_before_status_checks,
+    )
+    return found + [problem for problem in [slurm.status_problem(settings)] if problem]
 
 
 def _later(estimate, jobs):

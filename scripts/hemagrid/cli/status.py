@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hemagrid import names
 from hemagrid.cli import options
+from hemagrid.config import slurm
 from hemagrid.config.grid import (
     combinations,
     grid,
@@ -56,6 +57,8 @@ def main(words):
     arguments = options.read(words, options.parser("status", TEXT))
     folder, config, config_name = options.study(arguments)
     print(describe(stages(config, folder), runs(config, folder)))
+    if waiting := queue(slurm.pending(folder.absolute())):
+        print(f"\n{waiting}")
     print(f"\nThe study in {folder.absolute()}, by {config_name}.")
     if not (folder / names.IMAGES).exists():
         print(
@@ -148,6 +151,25 @@ def describe(stage_rows, run_rows):
     return "\n\n".join(parts)
 
 
+def queue(jobs):
+    """Say why jobs wait in SLURM's queue; nothing if none does.
+
+    Args:
+        jobs: What `slurm.pending` returned.
+    """
+    never, reasons = [], {}
+    for comment, (number, reason, hopeless) in jobs.items():
+        reasons[reason] = reasons.get(reason, 0) + 1
+        if hopeless:
+            name = comment.removeprefix("rule_").replace("_wildcards_", " ")
+            never.append(
+                f"{name} can never start ({reason}): cancel it (scancel {number}), lower its "
+                "runtime or mem_mb in the config or name another partition in the profile"
+            )
+    counts = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
+    return "\n".join([f"In SLURM's queue: {counts}", *never]) if jobs else ""
+
+
 def _spell(how, value):
     return "-" if value is None else how(value)
 
@@ -221,7 +243,7 @@ def _run(run, folder, kept, now):
     end = _end(_last_lines(folder / log))
     if silence is not None:
         row |= _place(_read(kept / run.name / "writer.json"))
-        row |= _alive(row, silence)
+        row |= _alive(row, silence) | _second(kept / run.name, now)
     elif end and end.startswith("Error:"):
         row |= {"state": "failed", "note": end}
     elif row["log"] and not end and _age(folder / log, now) < SILENCE:
@@ -298,6 +320,16 @@ def _alive(row, silence):
     return {"state": "training"}
 
 
+def _second(folder, now):
+    """Name the process that waits for the one that works on a run, if there is one."""
+    age = _age(folder / checkpoints.WAITING, now)
+    if age is None or age > 1.5 * checkpoints.REMINDER:
+        return {}
+    waiting = _read(folder / checkpoints.WAITING)
+    cancel = waiting.get("cancel") or f"kill {waiting.get('pid')}, on {waiting.get('host')}"
+    return {"note": f"a second job waits and holds a GPU idle: {cancel}"}
+
+
 def _epoch(progress, now):
     """Return the columns that a progress.json of training fills; none if it is no such file."""
     try:
@@ -322,7 +354,7 @@ def _place(record):
     """Return where a process runs, as it recorded it."""
     if not record.get("host"):
         return {}
-    job = record.get("slurm_job_id")
+    job = record.get("job")
     return {"on": f"{record['host']}" + (f", job {job}" if job else "")}
 
 

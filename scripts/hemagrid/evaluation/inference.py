@@ -36,7 +36,9 @@ _PREDICTIONS = f"{Path(names.PREDICTIONS).parent.name}/{names.VAL}.npz"
 logger = logging.getLogger(__name__)
 
 
-def predict_run(run, inputs, out, precision, corruptions=None, views=False):
+def predict_run(
+    run, inputs, out, precision, corruptions=None, views=False, folder=checkpoints.FOLDER
+):
     """Predict the test sets of a study with a trained run.
 
     Predictions that this network made of the same images are left as they are, so another test
@@ -54,10 +56,12 @@ def predict_run(run, inputs, out, precision, corruptions=None, views=False):
         corruptions: `sets`, a list of (kind, severity), and the `seed` of what they draw; or
             nothing.
         views: Whether it looks at eight views of every image.
+        folder: Where checkpoints lie, and the run's results until now.
 
     Raises:
         InputError: if Keras cannot load the model.
     """
+    checkpoints.release(inputs.values(), folder)
     keys = {
         name: checkpoints.key_of(
             "predict",

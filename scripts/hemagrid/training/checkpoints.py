@@ -24,7 +24,7 @@ from hemagrid import io, logs
 from hemagrid.errors import InputError
 from hemagrid.names import CHECKPOINTS
 from hemagrid.revisions import REVISIONS
-from hemagrid.training import environment
+from hemagrid.training import environment, jobs
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,10 @@ FOLDER = Path(CHECKPOINTS)
 # than network file systems cache a file's times (60 by default).
 LEASE = 120.0
 
+KEPT = ".finished"  # ending of the folder that keeps results until they are accepted
+RESULTS = "results.json"  # there: {name: path} of the results
+
+WAITING = "waiting.json"  # beside them: who waits for the run, written at every reminder
 REMINDER = 300  # seconds between two lines about waiting
 
 
@@ -172,16 +176,60 @@ class Checkpoint:
         with contextlib.suppress(OSError):
             io.write_json(self.folder / "progress.json", facts)
 
-    def remove(self):
-        """Remove everything of this run, whatever its key."""
+    def keep(self, out):
+        """Keep the results in place of the state: Snakemake may yet refuse and delete them.
+
+        They are linked, which takes no space. Where files cannot be linked, the state stays.
+
+        Args:
+            out: {name: path} of the results.
+        """
         self.still_ours()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        kept = self.folder / f"{self.key}{KEPT}"
+        with contextlib.suppress(OSError):
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir()
+            io.write_json(kept / RESULTS, {name: str(path) for name, path in out.items()})
+            for name, path in out.items():
+                os.link(path, kept / name)
+            for other in self.folder.iterdir():
+                if other.is_file():
+                    other.unlink()
+
+    def restore(self, out):
+        """Put results that were kept back into their place; return whether there were any."""
+        kept = self.folder / f"{self.key}{KEPT}"
+        if not all((kept / name).exists() for name in out):
+            return False
+        for name, path in out.items():
+            with io.replacing(path) as temporary:
+                os.link(kept / name, temporary)
+                os.utime(temporary)
+        return True
+
+
+def release(inputs, folder=FOLDER):
+    """Remove what was kept of results that Snakemake has accepted: the next job reads them.
+
+    Args:
+        inputs: Paths of the files that a job reads.
+        folder: Where the checkpoints of all runs lie.
+    """
+    read = set(map(str, inputs))
+    for results in Path(folder).glob(f"*/*{KEPT}/{RESULTS}"):
+        run = results.parents[1]
+        if (
+            read & set(_read(results).values())
+            and not run.with_name(f"{run.name}.lock").exists()
+        ):
+            shutil.rmtree(run, ignore_errors=True)
 
 
 def compute_once(run, key, out, record, compute, folder=FOLDER):
     """Compute a run's files in one process at a time, unless they are there already.
 
-    A second process waits, and does nothing if the first has finished by then.
+    A second process waits, and does nothing if the first has finished by then. The results are
+    kept until the next job calls `release`.
 
     Args:
         run: Name of the run, or of another job.
@@ -203,8 +251,11 @@ def compute_once(run, key, out, record, compute, folder=FOLDER):
         checkpoint = Checkpoint(run, key, folder, still_ours)
         checkpoint.waited = waited
         io.remove_temporaries(checkpoint.path)
+        if checkpoint.restore(out):
+            logger.info(f"{run}: finished before; its results were deleted and are put back")
+            return
         compute(checkpoint)
-        checkpoint.remove()
+        checkpoint.keep(out)
 
 
 @contextlib.contextmanager
@@ -221,17 +272,25 @@ def one_writer(run, folder=FOLDER, lease=LEASE):
     folder = Path(folder)
     (folder / run).mkdir(parents=True, exist_ok=True)
     lock = SoftFileLease(folder / f"{run}.lock", lease_duration=lease, poll_interval=1)
-    holder = folder / run / "writer.json"
+    holder, waiting = folder / run / "writer.json", folder / run / WAITING
     patience = 2
-    while not lock.is_lock_held_by_us:
-        try:
-            lock.acquire(timeout=patience)
-        except Timeout:
-            logger.info(
-                f"{run}: {_described(holder)} is working on it; waiting until it has finished, "
-                f"or has shown no sign of life for {lease:.0f} s"
-            )
-            patience = REMINDER
+    cancel = _this_process()["cancel"]
+    try:
+        while not lock.is_lock_held_by_us:
+            try:
+                lock.acquire(timeout=patience)
+            except Timeout:
+                logger.info(
+                    f"{run}: {_described(holder)} is working on it; waiting until it has "
+                    f"finished, or has shown no sign of life for {lease:.0f} s"
+                    + (f". To give this job's GPU back: {cancel}" if cancel else "")
+                )
+                with contextlib.suppress(OSError):
+                    io.write_json(waiting, _this_process() | {"since": _now()})
+                patience = REMINDER
+    finally:
+        if patience == REMINDER:
+            waiting.unlink(missing_ok=True)
 
     def still_ours():
         if lock.compromise or not lock.is_lock_held_by_us:
@@ -249,11 +308,8 @@ def one_writer(run, folder=FOLDER, lease=LEASE):
 
 
 def _this_process():
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-    }
+    job, cancel = jobs.batch_job()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "job": job, "cancel": cancel}
 
 
 def _now():
@@ -271,9 +327,9 @@ def _described(process):
     """Name a process by its record, or by the file that holds it, if that can be read."""
     if isinstance(process, Path):
         process = _read(process)
-    job, since = process.get("slurm_job_id"), process.get("since")
+    job, since = process.get("job"), process.get("since")
     return (
         f"process {process.get('pid', '?')} on {process.get('host', '?')}"
-        + (f" (SLURM job {job})" if job else "")
+        + (f" (job {job})" if job else "")
         + (f" since {since}" if since else "")
     )

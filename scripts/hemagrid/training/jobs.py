@@ -1,11 +1,13 @@
 """Jobs: threads, the GPU of a job, signals. Nothing here imports Keras by itself."""
 
 import contextlib
+import logging
 import os
 import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -16,6 +18,8 @@ from filelock import FileLock, Timeout
 from hemagrid import names
 from hemagrid.errors import InputError
 from hemagrid.training.backend import device
+
+logger = logging.getLogger(__name__)
 
 POLL = 5  # seconds between two attempts to claim a GPU
 
@@ -60,35 +64,88 @@ def prepare(threads, resources=None, require_gpu=False):
         )
 
 
-def claim_gpu():
-    """Claim one of the visible GPUs for this process, through CUDA_VISIBLE_DEVICES.
+def batch_job():
+    """Return the job of SLURM, PBS, LSF or Grid Engine that this process belongs to.
 
-    Jobs that run side by side, on a machine or in one SLURM allocation, get one each, and wait
-    while all are taken. Nothing happens without GPUs, or if SLURM has assigned exactly one.
+    Returns:
+        (its number, the command that cancels it), or (None, None).
     """
-    gpus, job = _visible_gpus(), os.environ.get("SLURM_JOB_ID")
-    if job and len(gpus) == 1:
+    cancels = {"SLURM_JOB_ID": "scancel", "PBS_JOBID": "qdel", "LSB_JOBID": "bkill"}
+    if "SGE_TASK_ID" in os.environ:  # JOB_ID alone is a name that others use, too
+        cancels["JOB_ID"] = "qdel"
+    for variable, cancel in cancels.items():
+        if number := os.environ.get(variable):
+            return number, f"{cancel} {number}"
+    return None, None
+
+
+def claim_gpu():
+    """Claim one GPU for this process, through CUDA_VISIBLE_DEVICES.
+
+    Where a scheduler has assigned exactly one, this is it. Jobs of one user that run side by
+    side, on a machine or in one allocation, get one each, and wait while all are taken.
+    Nothing happens without GPUs. Where files cannot be locked, jobs may come to share a GPU,
+    with a warning.
+    """
+    assigned, (job, _) = _assigned_gpus(), batch_job()
+    gpus = _gpus_of_this_machine() if assigned is None else assigned
+    if job and assigned and len(assigned) == 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = assigned[0]
         return
+    # By job, because schedulers may number the GPUs of each job from 0.
+    scope = f"job-{job}" if job and assigned else "all"
     while gpus and not _claimed:
         for gpu in gpus:
-            # By job, because SLURM may number the GPUs of each job from 0.
-            path = Path(tempfile.gettempdir(), f"hemagrid-gpu-{job or 'all'}-{gpu}.lock")
-            lock = FileLock(path, mode=0o666)
             try:
+                lock = FileLock(_own_folder() / f"gpu-{scope}-{gpu.replace('/', '-')}.lock")
                 lock.acquire(blocking=False)
             except Timeout:
                 continue
+            except OSError as error:
+                gpu = gpus[os.getpid() % len(gpus)]
+                logger.warning(
+                    f"{socket.gethostname()}: no GPU can be claimed, because no file can be "
+                    f"locked: {error}. This job takes GPU {gpu}, which others may use as well; "
+                    "set TMPDIR to a folder on a local disk"
+                )
+                lock = None
             _claimed.append(lock)  # released by the system when this process ends
             os.environ["CUDA_VISIBLE_DEVICES"] = gpu
             return
         time.sleep(POLL)
 
 
-def _visible_gpus():
-    """List the GPUs in CUDA_VISIBLE_DEVICES, or all that the driver knows if it is not set."""
+def _own_folder():
+    """Return a folder for locks that nobody else can write to or has put there."""
+    folder = Path(tempfile.gettempdir(), f"hemagrid-{os.getuid()}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(
+            f"{folder}: found what others can change, expected a folder of ours"
+        )
+    return folder
+
+
+def _assigned_gpus():
+    """List the GPUs that the user or a scheduler chose for this job; None if nobody did."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
+    if chosen is not None:  # SLURM, LSF, PBS Pro, or the user
         return [device for device in chosen.split(",") if device]
+    for name, value in os.environ.items():
+        if name.startswith("SGE_HGR_") and "gpu" in name.lower():  # Grid Engine: "gpu0 gpu2"
+            return re.findall(r"\d+(?=\s|$)", value)
+    if "PBS_GPUFILE" in os.environ:  # Torque: a line such as "node17-gpu0" for each
+        with contextlib.suppress(OSError):
+            return re.findall(
+                r"-gpu(\d+)\s*$", Path(os.environ["PBS_GPUFILE"]).read_text(), re.M
+            )
+    return None
+
+
+def _gpus_of_this_machine():
+    """List the GPUs that the driver knows."""
     if not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)

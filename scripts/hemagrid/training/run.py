@@ -38,6 +38,7 @@ def train_run(run, settings, inputs, out, folder=checkpoints.FOLDER):
         InputError: if files do not fit each other, or the run diverges at once.
         Stopped: on SIGTERM or SIGINT.
     """
+    checkpoints.release(inputs.values(), folder)
     if "head" in inputs:
         settings = settings | {"head": io.read_json(inputs["head"])["head"]}
         inputs = {name: path for name, path in inputs.items() if name != "head"}

@@ -57,6 +57,7 @@ def search_head(run, settings, inputs, out, folder=checkpoints.FOLDER):
             few heads, or every trial diverges. One that does counts as the worst.
         Stopped: on SIGTERM or SIGINT, after the current trial or within it.
     """
+    checkpoints.release(inputs.values(), folder)
     key = checkpoints.key_of("search", settings, inputs, keras_tuner)
     compute = functools.partial(_search, run, settings, inputs, out)
     checkpoints.compute_once(f"search_{run}", key, out, "head", compute, folder)

@@ -1,5 +1,6 @@
 """A checkpoint is used whole or not at all, and a run has one writer."""
 
+import errno
 import json
 import os
 import re
@@ -155,14 +156,9 @@ def test_progress_is_for_people(checkpoint, monkeypatch):
         "epoch": 2,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "slurm_job_id": "17",
+        "job": "17",
+        "cancel": "scancel 17",
     }
-
-
-def test_a_finished_run_leaves_nothing(checkpoint, tmp_path):
-    checkpoint.report({})
-    checkpoint.remove()
-    assert not any(tmp_path.iterdir())
 
 
 def test_the_key_follows_settings_contents_revision_and_versions(tmp_path, monkeypatch):
@@ -242,6 +238,59 @@ def test_a_new_start_removes_what_a_killed_process_left(tmp_path):
     assert not seen
 
 
+# Results are kept until the next job reads them
+
+
+@pytest.fixture
+def finish(tmp_path):
+    """A function that makes a run's files if it must, and says how often it has done so."""
+    out = {"model": tmp_path / "results" / "model.keras", "cost": tmp_path / "results" / "cost"}
+    computed = []
+
+    def compute(checkpoint):
+        computed.append(checkpoint.save(FACTS, ARRAYS.items()))
+        out["model"].parent.mkdir(exist_ok=True)
+        out["model"].write_bytes(bytes(5))
+        io.write_json(out["cost"], {"key": checkpoint.key})
+
+    def finish():
+        checkpoints.compute_once("a_run", "f" * 16, out, "cost", compute, tmp_path / "kept")
+        return len(computed)
+
+    finish.out, finish.folder = out, tmp_path / "kept"
+    return finish
+
+
+def test_results_that_snakemake_refused_are_put_back(finish, logged):
+    finish()
+    made = {path: path.read_bytes() for path in finish.out.values()}
+    for path in finish.out.values():
+        os.utime(path, (0, 0))
+        path.unlink()
+    assert finish() == 1
+    assert "put back" in logged()
+    for path, content in made.items():
+        assert path.read_bytes() == content and path.stat().st_mtime > 1
+    checkpoints.release(["other.keras"], finish.folder)
+    assert any(finish.folder.iterdir())
+    checkpoints.release([finish.out["model"]], finish.folder)
+    assert not any(finish.folder.iterdir())
+
+
+def test_where_files_cannot_be_linked_the_state_is_kept(finish, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    finish()
+    for path in finish.out.values():
+        path.unlink()
+    assert Checkpoint("a_run", "f" * 16, finish.folder).load()[0]["position"] == {"epoch": 3}
+    assert finish() == 2
+    checkpoints.release([finish.out["model"]], finish.folder)
+    assert not any(finish.folder.iterdir())
+
+
 # One writer
 
 HOLDER = """
@@ -291,14 +340,20 @@ def test_another_run_is_free(holder, tmp_path):
         assert time.monotonic() - started < 1
 
 
-def test_the_second_process_waits_and_says_for_which(holder, tmp_path, logged):
-    first = holder(3)
+def test_the_second_process_waits_and_says_for_which(holder, tmp_path, logged, monkeypatch):
+    first = holder(4)
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    seen = []
+    write_json = io.write_json
+    monkeypatch.setattr(io, "write_json", lambda *args: (write_json(*args), seen.append(args)))
     with one_writer("a_run", tmp_path, lease=60.0) as still_ours:
         assert first.wait(timeout=10) == 0
         still_ours()
+        assert not (tmp_path / "a_run" / checkpoints.WAITING).exists()
     said = logged()
     assert f"process {first.pid} on {socket.gethostname()}" in said
-    assert "waiting" in said
+    assert "waiting" in said and "give this job's GPU back: scancel 18" in said
+    assert [path.name for path, _ in seen] == [checkpoints.WAITING, "writer.json"]
 
 
 def test_a_killed_process_on_this_machine_is_noticed_at_once(holder, tmp_path):
@@ -324,13 +379,13 @@ def planted_lock(folder, host, lease):
 def test_a_silent_process_on_another_machine_is_waited_out(tmp_path, logged):
     planted_lock(tmp_path, "node17.cluster", 3.0)
     (tmp_path / "a_run").mkdir()
-    writer = {"host": "node17.cluster", "pid": 4, "slurm_job_id": "99", "since": "noon"}
+    writer = {"host": "node17.cluster", "pid": 4, "job": "99", "since": "noon"}
     io.write_json(tmp_path / "a_run" / "writer.json", writer)
     started = time.monotonic()
     with one_writer("a_run", tmp_path, lease=3.0) as still_ours:
         assert 2 < time.monotonic() - started < 20
         still_ours()
-    assert "process 4 on node17.cluster (SLURM job 99) since noon" in logged()
+    assert "process 4 on node17.cluster (job 99) since noon" in logged()
 
 
 def test_a_live_process_on_another_machine_is_waited_for(tmp_path):
@@ -361,7 +416,7 @@ def test_a_process_that_was_suspended_too_long_writes_nothing_more(holder, tmp_p
         with pytest.raises(InputError, match="has lost the run"):
             checkpoint.save({"position": {"epoch": 9}}, ARRAYS.items())
         with pytest.raises(InputError, match="has written nothing"):
-            checkpoint.remove()
+            checkpoint.keep({})
         assert checkpoint.load()[0]["position"] == {"epoch": 3}
         assert (
             json.loads((tmp_path / "a_run" / "writer.json").read_text())["pid"] == os.getpid()

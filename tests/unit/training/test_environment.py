@@ -78,6 +78,12 @@ def test_the_commit_of_the_workflow(repository):
     assert environment.commit_of(tracked) == (commit, True)
 
 
+def test_the_commit_of_a_clone_that_another_user_owns(repository, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    (repository.folder / "tracked.py").write_text("2")
+    assert environment.commit_of(repository.folder / "tracked.py")[1] is True
+
+
 def test_where_nothing_is_tracked_there_is_no_commit(repository, tmp_path, monkeypatch):
     (repository.folder / "new.py").write_text("of no commit")
     assert environment.commit_of(repository.folder / "new.py") == (None, None)

@@ -1,11 +1,14 @@
 """A job gets its threads, its GPU and its signals."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 
 import hemagrid
@@ -71,7 +74,8 @@ def claim(tmp_path):
 
     def start(**variables):
         environment = {key: os.environ[key] for key in os.environ if "CUDA" not in key}
-        environment.pop("SLURM_JOB_ID", None)
+        for variable in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "JOB_ID"):
+            environment.pop(variable, None)
         environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
         environment |= {"PYTHONPATH": str(LIBRARY.parent)} | variables
         process = subprocess.Popen(
@@ -115,9 +119,95 @@ def test_jobs_in_one_allocation_share_its_gpus_out(claim):
     assert claim(**another).stdout.readline().strip() == "2"
 
 
-def test_a_gpu_that_slurm_has_given_is_not_claimed(claim, tmp_path):
-    assert claim(SLURM_JOB_ID="17", CUDA_VISIBLE_DEVICES="1").stdout.readline().strip() == "1"
-    assert not list(tmp_path.glob("*.lock"))
+JOBS = {
+    "slurm": {"SLURM_JOB_ID": "17"},
+    "pbs": {"PBS_JOBID": "17.server"},
+    "lsf": {"LSB_JOBID": "17"},
+    "sge": {"JOB_ID": "17", "SGE_TASK_ID": "undefined"},
+}
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_a_gpu_that_a_scheduler_has_given_is_not_claimed(claim, tmp_path, job):
+    # Numbered from 0 in each job, these are two GPUs.
+    for _ in range(2):
+        process = claim(**job, CUDA_VISIBLE_DEVICES="0")
+        assert process.stdout.readline().strip() == "0"
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_gpus_that_torque_and_grid_engine_name_otherwise_are_understood(claim, tmp_path):
+    (tmp_path / "gpus").write_text("node17-gpu3\n")
+    torque = claim(**JOBS["pbs"], PBS_GPUFILE=str(tmp_path / "gpus"))
+    assert torque.stdout.readline().strip() == "3"
+    for value, expected in (("2", "2"), ("gpu5", "5"), ("GPU1 ", "1")):
+        assert claim(**JOBS["sge"], SGE_HGR_gpu=value).stdout.readline().strip() == expected
+    several = {claim(**JOBS["sge"], SGE_HGR_ngpus="gpu2 gpu3") for _ in range(2)}
+    assert {process.stdout.readline().strip() for process in several} == {"2", "3"}
+
+
+def test_jobs_of_a_scheduler_that_assigns_no_gpus_take_one_each(claim):
+    taken = {claim(**JOBS["sge"] | {"JOB_ID": job}) for job in ("17", "18")}
+    assert {process.stdout.readline().strip() for process in taken} == {"0", "1"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_no_file_can_be_locked_a_gpu_is_taken_with_a_warning(
+    number, monkeypatch, tmp_path, logged
+):
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    monkeypatch.setattr(jobs.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(jobs, "_claimed", [])
+    monkeypatch.setattr("fcntl.flock", refuse)
+    jobs.claim_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] in ("4", "5")
+    assert os.strerror(number) in logged() and "set TMPDIR" in logged()
+
+
+@pytest.mark.parametrize("trap", ["link", "foreign", "open"])
+def test_a_folder_for_locks_that_others_control_is_not_used(
+    trap, monkeypatch, tmp_path, logged
+):
+    folder = tmp_path / f"hemagrid-{os.getuid()}"
+    if trap == "link":
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir(mode=0o700)
+    if trap == "open":
+        folder.chmod(0o777)
+    if trap == "foreign":
+        owner = os.getuid()
+        monkeypatch.setattr(jobs.os, "getuid", lambda: owner + 1)
+        folder.rename(tmp_path / f"hemagrid-{owner + 1}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    monkeypatch.setattr(jobs.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(jobs, "_claimed", [])
+    jobs.claim_gpu()
+    assert "others can change" in logged()
+    assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_files_of_hdf5_need_no_locks(tmp_path):
+    # Holding flock here makes HDF5 fail there, as a file system without locks does.
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w"):
+        pass
+    program = "import hemagrid, h5py, sys; h5py.File(sys.argv[1])"
+    environment = os.environ | {"PYTHONPATH": str(LIBRARY.parent)}
+    with open(path) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for locking, status in ((None, 0), ("TRUE", 1)):
+            environment.pop("HDF5_USE_FILE_LOCKING", None)
+            if locking:
+                environment["HDF5_USE_FILE_LOCKING"] = locking
+            ran = subprocess.run(
+                [sys.executable, "-c", program, path], env=environment, capture_output=True
+            )
+            assert ran.returncode == status, ran.stderr
 
 
 def test_of_two_that_listen_for_a_signal_both_are_told():

@@ -67,7 +67,10 @@ def train_afresh(run, settings, inputs, out):
     for path in out.values():
         path.unlink(missing_ok=True)
     train_run(run, settings, inputs, out, folder.with_name("checkpoints"))
-    assert not any(folder.with_name("checkpoints").iterdir())
+    kept = folder.with_name("checkpoints")
+    assert len(list(kept.glob(f"{run}/*/*"))) == len(out) + 1
+    checkpoints.release([out["model"]], kept)
+    assert not any(kept.iterdir())
 
 
 def contents(model):
@@ -252,8 +255,7 @@ def test_a_checkpoint_of_other_settings_is_not_used(stopped_run, data_set, tmp_p
     train_run("regularized_cnn", changed, data_set, stopped_run, tmp_path / "checkpoints")
     assert "was made with other settings, data or code; it is not used" in logged()
     assert "continues" not in logged()
-    assert not litter.exists()
-    assert not any((tmp_path / "checkpoints").iterdir())
+    assert not litter.exists() and not list(tmp_path.glob("checkpoints/*/*.npz"))
 
 
 def test_a_damaged_checkpoint_starts_the_run_again(stopped_run, data_set, tmp_path, logged):

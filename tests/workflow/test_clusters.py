@@ -1,0 +1,133 @@
+"""PBS and Grid Engine: jobs through profiles/generic, by a qsub that runs them here."""
+
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = ROOT / "profiles" / "generic" / "bin"
+TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
+
+# Runs its script in a shell of its own, with the variables that the scheduler sets.
+QSUB = """#!/usr/bin/env python3
+import os, subprocess, sys
+from pathlib import Path
+
+kind, options = "{kind}", sys.argv[1:]
+folder = Path("{folder}")
+number = str(len(list(folder.glob("job.*"))) + 1)
+named = number + ".server" if kind == "pbs" else number
+(folder / f"job.{{number}}").write_text(" ".join(options))
+job = {{"pbs": {{"PBS_JOBID": named, "PBS_ENVIRONMENT": "PBS_BATCH"}},
+        "sge": {{"JOB_ID": named, "SGE_TASK_ID": "undefined", "SGE_HGR_gpu": "gpu0"}}}}[kind]
+process = subprocess.Popen(
+    ["sh", "-c", sys.stdin.read()],
+    env=os.environ | job,
+    stdout=open(folder / f"out.{{number}}", "w"),
+    stderr=subprocess.STDOUT,
+    start_new_session=True,
+)
+(folder / f"pid.{{named}}").write_text(str(process.pid))
+print(named)
+"""
+QSTAT = """#!/bin/sh
+for number; do :; done
+grep -vq '^State:.Z' /proc/$(cat {folder}/pid.$number)/status 2>/dev/null &&
+    [ -n "$(cat /proc/$(cat {folder}/pid.$number)/cmdline | tr -d '\\0')" ] && exit 0
+echo 'qstat: Unknown Job Id' >&2
+exit 1
+"""
+
+
+@pytest.fixture(params=["pbs", "sge"])
+def scheduler(request, tmp_path):
+    """(its name, a folder for its jobs, variables that put its qsub and qstat on the path)."""
+    folder = tmp_path / "scheduler"
+    folder.mkdir()
+    for name, text in (("qsub", QSUB), ("qstat", QSTAT)):
+        (folder / name).write_text(text.format(kind=request.param, folder=folder))
+        (folder / name).chmod(0o755)
+    return request.param, folder, {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_jobs_run_through_qsub(scheduler, tmp_path, snakemake, in_folder):
+    if not importlib.util.find_spec("snakemake_executor_plugin_cluster_generic"):
+        reason = "pip install snakemake-executor-plugin-cluster-generic"
+        if os.environ.get("HEMAGRID_REQUIRE_ALL_TESTS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    kind, folder, variables = scheduler
+    study, profile = tmp_path / "study", tmp_path / "generic"
+    study.mkdir()
+    profile.mkdir()
+    text = (ROOT / "profiles" / "generic" / "config.yaml").read_text()
+    text = text.replace("cluster-submit pbs", f"cluster-submit {kind}")
+    text = text.replace("cluster-status pbs", f"cluster-status {kind}")
+    (profile / "config.yaml").write_text(text)
+    made = snakemake(
+        study,
+        "results/dataset/val.npy",
+        *in_folder(study, TINY),
+        *("--profile", profile, "--latency-wait", 5, "--seconds-between-status-checks", 1),
+        **variables,
+    )
+    assert made.returncode == 0, made.said
+    (asked,) = (path.read_text() for path in folder.glob("job.*"))
+    expected = {"pbs": "mem=4000mb,walltime=3600", "sge": "mem_free=4000M -pe smp 1"}
+    assert "-N augment" in asked and expected[kind] in asked
+
+
+@pytest.mark.parametrize(
+    ("record", "alive", "said"),
+    [("0", False, "success"), ("1", False, "failed"), (None, True, "running")],
+)
+def test_how_a_job_stands(scheduler, tmp_path, record, alive, said):
+    kind, folder, variables = scheduler
+    (tmp_path / "logs" / "cluster").mkdir(parents=True)
+    if record:
+        (tmp_path / "logs" / "cluster" / "17.exit").write_text(record + "\n")
+    if alive:
+        (folder / "pid.17").write_text(str(os.getpid()))
+    told = subprocess.run(
+        [BIN / "cluster-status", kind, "17"],
+        cwd=tmp_path,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == f"{said}\n", told.stderr
+
+
+def test_a_job_that_was_killed_has_failed_and_a_server_that_is_away_says_nothing(
+    scheduler, tmp_path
+):
+    kind, folder, variables = scheduler
+    (folder / "sleep").write_text("#!/bin/sh\n")
+    (folder / "sleep").chmod(0o755)
+
+    def status():
+        return subprocess.run(
+            [BIN / "cluster-status", kind, "17"],
+            cwd=tmp_path,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    assert status() == "failed\n"
+    (folder / "qstat").write_text("#!/bin/sh\necho cannot connect to server >&2; exit 1\n")
+    assert status() == "running\n"
+
+
+def test_what_the_other_profiles_ask_for_names_rules_that_exist():
+
+    text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    for name in ("generic", "lsf", "kubernetes"):
+        profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
+        assert profile["set-resources"].keys() == {"embed", "train", "predict", "views"}
+        assert all(f"rule {rule}:" in text for rule in profile["set-resources"])
+        assert all(given["gpu"] == 1 for given in profile["set-resources"].values())
