@@ -132,6 +132,7 @@ def make_study(
             "controls",
         )
     } | {"headline": folder / "results" / "tables" / "headline.txt"}
+    out["grid_short"] = folder / "results" / "tables" / "grid_short.tex"
     tables.aggregate(
         inputs["metrics"],
         out,

@@ -129,6 +129,7 @@ def report(runs, folder):
                 )
             },
             "headline": out / "headline.txt",
+            "grid_short": out / "grid_short.tex",
         },
         select_by="test_augmented",
         published=False,

@@ -134,6 +134,7 @@ rule aggregate:
             category="Tables",
             labels={"table": "recall of each class", "format": "CSV"},
         ),
+        grid_short=fill(names.TABLE, table="grid_short", format="tex"),
         headline=names.HEADLINE,
     log:
         "logs/aggregate.log",

@@ -6,6 +6,7 @@ are values in a chart's data, never names of fields or parts of expressions.
 
 import itertools
 import json
+import re
 
 import altair as alt
 import numpy as np
@@ -40,11 +41,69 @@ _OTHER_MARKS = (
 _NAME_LIMIT = 160  # pixels for a name that a user chose
 
 
+COLUMN_MM = 85
+"""Width of a column of a paper."""
+_COLUMN, _LETTERS = 410, 12
+"""Width of a column and size of its letters, in pixels: 7 points at `COLUMN_MM`."""
+
+
 def svg(chart):
-    """Return a chart in the style of a paper, as the text of an SVG document."""
-    config = _config(ink="#222222", ground="white")
-    paper = {"background": "white", "font": "Helvetica, Arial, sans-serif", "padding": 8}
-    return vl_convert.vegalite_to_svg(chart.to_dict() | {"config": config | paper})
+    """Return a chart for a column of a paper, as the text of an SVG document.
+
+    It is 85 mm wide, with letters of at least 7 points. Panels side by side are stacked, and
+    made narrower as far as the column needs.
+    """
+    content = _stacked(chart.to_dict())
+    content["config"] = _config(ink="#222222", ground="white") | {
+        "background": "white",
+        "font": "Helvetica, Arial, sans-serif",
+        "padding": 2,
+    }
+    for part in ("axis", "legend"):
+        content["config"][part] |= {"labelFontSize": _LETTERS, "titleFontSize": _LETTERS}
+    content["config"]["text"]["fontSize"] = _LETTERS
+    for _ in range(4):  # ticks and labels may change with the width of a panel
+        drawing = vl_convert.vegalite_to_svg(content)
+        width, height = map(float, _SIZE.search(drawing).groups())
+        if width <= _COLUMN:
+            break
+        _narrow(content, width - _COLUMN)
+    width = max(width, _COLUMN)
+    size = f'width="{COLUMN_MM}mm" height="{COLUMN_MM * height / width:.2f}mm"'
+    box = f'viewBox="0 0 {width:g} {height:g}"'
+    drawing = re.sub(r'viewBox="[^"]*"', box, drawing, count=1)
+    return _SIZE.sub(size, drawing, count=1)
+
+
+_SIZE = re.compile(r'width="([\d.]+)" height="([\d.]+)"')
+
+
+def _stacked(content):
+    """Stack panels that stand side by side, with letters of a paper's size."""
+    if isinstance(content, list):
+        return [_stacked(each) for each in content]
+    if not isinstance(content, dict):
+        return content
+    stacked = {
+        "vconcat" if name in ("hconcat", "concat") else name: _stacked(each)
+        for name, each in content.items()
+        if name not in ("data", "datasets", "columns")
+    }
+    if isinstance(stacked.get("fontSize"), int):
+        stacked["fontSize"] = max(stacked["fontSize"], _LETTERS)
+    return stacked | {name: content[name] for name in ("data", "datasets") if name in content}
+
+
+def _narrow(content, pixels):
+    """Make all panels narrower by some pixels, or their columns where these have a width."""
+    for panel in content.get("vconcat", [content]):
+        width = panel.get("width")
+        if isinstance(width, dict):
+            width["step"] *= 1 - pixels / _COLUMN
+        elif width is not None:
+            panel["width"] = max(width - pixels, 60)
+        elif "vconcat" in panel:
+            _narrow(panel, pixels)
 
 
 def save(chart, path_svg, path_pdf):
@@ -52,7 +111,11 @@ def save(chart, path_svg, path_pdf):
     drawing = svg(chart)
     write_text(path_svg, drawing)
     with replacing(path_pdf) as temporary:
-        temporary.write_bytes(vl_convert.svg_to_pdf(drawing))
+        # Here a unit of the drawing becomes a point, of which an inch has 72.
+        points = re.sub(
+            r'="([\d.]+)mm"', lambda mm: f'="{float(mm[1]) / 25.4 * 72:.2f}"', drawing
+        )
+        temporary.write_bytes(vl_convert.svg_to_pdf(points))
 
 
 def save_run(inputs, out):

@@ -140,7 +140,7 @@ def _compare(config, inputs, runs, folder):
     published = reference.published(reference.settings(config), read_json(names.AUDIT))
     tables.aggregate(
         inputs["metrics"],
-        made | {"headline": folder / "headline.txt"},
+        made | {"headline": folder / "headline.txt", "grid_short": folder / "grid_short.tex"},
         tuning["select_by"],
         published,
         heads={name: config["heads"][name] for name in config["grid"]["heads"]},

@@ -1,5 +1,6 @@
 """The tables of a study as data frames and files: values here, their spelling in `text`."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hemagrid.evaluation.metrics import (
     best_run,
     load_metrics,
     put,
+    whole_seconds,
     with_bounds,
 )
 from hemagrid.evaluation.predictions import by_run
@@ -28,6 +30,7 @@ from hemagrid.names import (
 )
 from hemagrid.reporting.reference import part
 from hemagrid.reporting.text import (
+    DASH,
     SCORES,
     aligned,
     covered,
@@ -384,9 +387,48 @@ def write(table, path):
     )
     markdown = escaped.to_markdown(index=False, disable_numparse=True)
     write_text(path.with_suffix(".md"), markdown + "\n")
-    styler = spelled.style.hide(axis="index").format(escape="latex")
+    write_text(path.with_suffix(".tex"), latex(spelled))
+
+
+def latex(spelled):
+    """Lay out a table of `text.shown` for LaTeX with booktabs.
+
+    Columns of numbers are aligned to the right, with real minus signs, and en dashes between
+    bounds.
+    """
+    numbers = [spelled[name].str.match(rf"[-+\d{DASH}]").all() for name in spelled]
+    styler = spelled.style.hide(axis="index").format(_typeset, escape="latex")
     styler = styler.format_index(axis="columns", escape="latex")
-    write_text(path.with_suffix(".tex"), styler.to_latex(hrules=True))
+    places = "".join("r" if of_numbers else "l" for of_numbers in numbers)
+    return styler.to_latex(hrules=True, column_format=places)
+
+
+def _typeset(cell):
+    """Put minus signs and en dashes for the hyphens of a cell of numbers."""
+    if not re.fullmatch(r"[-+\d.,() to]+", cell):
+        return cell
+    return re.sub(r"(?<=\d)-(?=\d)", "--", re.sub(r"(?<!\d)-(?=\d)", "$-$", cell))
+
+
+def short_table(metrics):
+    """Build the table of all runs for a column of a paper: run, accuracies and cost.
+
+    Args:
+        metrics: {run: content of metrics.json or None}. Missing runs have no row.
+
+    Returns:
+        A data frame of strings. Cost is the time of training with the embedding of the backbone
+        and the search of the head, if those are on record.
+    """
+    known = {run: m for run, m in metrics.items() if m}
+    grid = grid_table(known)
+    subsets = [subset for subset in (TEST, TEST_AUGMENTED) if subset in subsets_of(grid)]
+    columns = [name for s in subsets for name in with_bounds(f"{s}_accuracy_pct")]
+    table = shown(grid[["run", *columns]])
+    titles = {TEST: "test, %", TEST_AUGMENTED: "augmented, %"}
+    table.columns = ["run", *(titles[subset] for subset in subsets)]
+    cost = [m["cost"] and whole_seconds(m["cost"]) for m in known.values()]
+    return table.assign(cost=[spell(seconds, "seconds") for seconds in cost])
 
 
 def headline(table):
@@ -422,7 +464,8 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
     Args:
         metrics: Paths of metrics.json, as in `load_metrics`.
         out: Paths `grid`, `heads`, `best_heads`, `abstention`, `policies` and `speed` of tables
-            (as in `write`), `recall` of a CSV, and `headline`.
+            (as in `write`), `recall` of a CSV, `grid_short` of `short_table` in LaTeX, and
+            `headline`.
         select_by: Subset on which the best heads are chosen.
         published: What `reference.published` returns.
         heads: {name: entry of the config}, the heads of the grid.
@@ -434,6 +477,7 @@ def aggregate(metrics, out, select_by, published, *, heads, reported, codabench=
     scores = codabench_scores(reported, codabench)
     grid = grid_table(loaded, scores)
     write(grid, out["grid"])
+    write_text(out["grid_short"], latex(short_table(loaded)))
     write(heads_table(heads, published), out["heads"])
     write(best_heads_table(loaded, select_by, published, scores), out["best_heads"])
     write(abstention_table(loaded), out["abstention"])

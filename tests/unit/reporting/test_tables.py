@@ -220,7 +220,8 @@ def test_all_tables_are_written(tmp_path, study):
     out = {name: tmp_path / f"{name}.csv" for name in names}
     aggregate(
         [tmp_path / run / "metrics.json" for run in study],
-        out | {"headline": tmp_path / "headline.txt"},
+        out
+        | {"headline": tmp_path / "headline.txt", "grid_short": tmp_path / "grid_short.tex"},
         "test_augmented",
         PUBLISHED,
         heads=HEADS,
@@ -252,7 +253,7 @@ def test_files_hold_numbers_for_programs_and_text_for_people(tmp_path, study):
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     latex = (tmp_path / "grid.tex").read_text()
     assert "\\toprule" in latex and "vgg16\\_cfg1" in latex
-    assert "90.0 (89.0-91.0)" in latex and "a|b\\_<i>\\&" in latex
+    assert "90.0 (89.0--91.0)" in latex and "a|b\\_<i>\\&" in latex
     assert "test accuracy, \\%" in latex
 
 
