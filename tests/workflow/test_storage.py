@@ -53,7 +53,7 @@ def test_a_run_with_files_in_a_storage(
     metrics = names.METRICS.format(run=RUN)
     done = snakemake(checkout, metrics, *stored_in("fs", store, *options))
     assert done.returncode == 0, done.said
-    for path in (names.AUDIT, names.MODEL.format(run=RUN), metrics):
+    for path in (names.SPLIT_TABLE, names.MODEL.format(run=RUN), metrics):
         assert (store / path).stat().st_size
     assert not (study / "results").exists()
     # The lock of the run lay there, and its checkpoints while it was trained.
