@@ -10,6 +10,7 @@ from PIL import Image
 from hemagrid import io
 from hemagrid.data.synthetic import draw_cell
 from hemagrid.evaluation.agreement import compare_answers
+from hemagrid.evaluation.cell_map import write_map
 from hemagrid.evaluation.metrics import evaluate_run
 from hemagrid.evaluation.predictions import read_predictions, write_corrupted
 from hemagrid.names import (
@@ -158,6 +159,7 @@ def make_study(
     io.write_table(folder / "results" / "dataset" / "test.csv", pd.DataFrame(table))
     inputs |= _write_corrupted(folder / "results", trained, inputs, classes, bootstrap, seed)
     inputs |= _compare_answers(folder / "results", trained)
+    inputs |= _write_maps(folder / "results", config["grid"]["backbones"], subsets["val"], rng)
     inputs |= _write_explanation(folder / "results", made, classes, select_by, size, rng)
     return inputs | _write_provenance(folder, config)
 
@@ -429,6 +431,19 @@ def _compare_answers(results, trained):
     predictions = [results / run / "predictions" / "test.npz" for run in trained]
     table = results / "dataset" / "test.csv"
     compare_answers({"predictions": predictions, "table_test": table}, out)
+    return out
+
+
+def _write_maps(results, backbones, labels, rng):
+    """Map features of which the label is one."""
+    table, embeddings = results / "dataset" / "val.csv", results / "embeddings.npy"
+    io.write_table(table, pd.DataFrame({"label": labels}))
+    out = {f"map_{name}": results / "tables" / f"map_{name}.csv" for name in backbones}
+    for path in out.values():
+        features = rng.normal(size=(len(labels), 3)).astype("float32")
+        features[:, 0] = 9 * labels
+        np.save(embeddings, features)
+        write_map(path, embeddings, table, seed=1)
     return out
 
 

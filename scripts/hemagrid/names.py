@@ -83,6 +83,7 @@ WEIGHTS = "resources/weights/{backbone}.weights.h5"
 ACTIVATIONS = "results/trunks/{backbone}/{subset}.npy"
 EMBEDDINGS = "results/embeddings/{backbone}/{subset}.npy"
 EMBEDDING_COST = "results/embeddings/{backbone}/cost.json"
+CELL_MAP = "results/tables/map_{backbone}.csv"
 KERAS_HOME = "resources/keras"
 
 # Runs

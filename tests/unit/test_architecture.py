@@ -21,6 +21,7 @@ WITHOUT_KERAS = [
     "data.duplicates",
     "data.splits",
     "data.audit",
+    "evaluation.cell_map",
     "evaluation.metrics",
     "evaluation.statistics",
     "evaluation.comparisons",

@@ -22,7 +22,7 @@ CHEAP = {
     *("plot_trials", "explain", "package_submission", "score_submission", "aggregate"),
     *("compare_tuned", "compare_with_winner", "plot_grid", "plot_classes", "provenance"),
     *("record_study", "report", "select_finalists", "compare_corruptions", "ensemble"),
-    *("plot_combined", "summarize", "list_replicates"),
+    *("plot_combined", "summarize", "list_replicates", "compare_answers"),
 }
 # Before the finalists are chosen again nothing is planned for their runs. The study has no
 # replicates.
@@ -31,7 +31,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 REPORT = {"report"}
 COMPARED = REPORT | {
     *("aggregate", "compare_with_winner", "compare_tuned", "plot_grid", "explain"),
-    *("record_study", "select_finalists", "compare_corruptions"),
+    *("record_study", "select_finalists", "compare_corruptions", "compare_answers"),
 }
 # What follows the training of a run. The best runs make an ensemble, which has a package.
 TRAINED = {"train", "predict", "evaluate", "plot_run", "ensemble", "plot_combined"}
@@ -109,6 +109,7 @@ def test_another_version_of_keras_makes_the_cheap_stages_again(tmp_path, by_clon
 
 
 RESTS_ON_SPLITS = {"originals", "augment", "backbone_weights", "embed", "train", "predict"}
+RESTS_ON_SPLITS |= {"map_cells"}
 
 
 @pytest.mark.parametrize(
@@ -116,8 +117,8 @@ RESTS_ON_SPLITS = {"originals", "augment", "backbone_weights", "embed", "train",
     [
         ("corrupt", {"predict"}),
         ("search", {"search", "train", "predict"}),
-        ("embed", {"embed", "train", "predict"}),
-        ("augment", {"augment", "embed", "train", "predict"}),
+        ("embed", {"embed", "map_cells", "train", "predict"}),
+        ("augment", {"augment", "embed", "map_cells", "train", "predict"}),
         ("split", {"split"} | RESTS_ON_SPLITS),
         (
             "acquire_dataset",

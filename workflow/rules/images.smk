@@ -1,7 +1,7 @@
-"""What single images show over all runs: which are hard, and whose label may be wrong.
+"""What single images show: which are hard for all runs, whose label may be wrong, which are alike.
 
-Needs: the predictions of all runs on test sets of untouched images. Makes: three tables in
-results/tables/.
+Needs: the predictions of all runs on test sets of untouched images, and the embeddings of the
+validation copies. Makes: three tables in results/tables/, and map_{backbone}.csv for each backbone.
 """
 
 # An augmented copy may be hard because of what was done to it.
@@ -9,6 +9,11 @@ UNTOUCHED = [subset for subset in EVALUATED if subset not in names.AUGMENTED]
 IMAGE_TABLES = {
     name: fill(names.TABLE, table=name, format="csv")
     for name in ["agreement", "hard_images", "label_noise"]
+}
+CELL_MAPS = {
+    f"map_{run.backbone}": fill(names.CELL_MAP, backbone=run.backbone)
+    for run in KNOWN.values()
+    if run.backbone
 }
 
 
@@ -54,3 +59,33 @@ rule compare_answers:
         "Comparing the answers of all runs, image by image"
     script:
         "../../scripts/compare_answers.py"
+
+
+rule map_cells:
+    input:
+        embeddings=fill(names.EMBEDDINGS, subset=names.VAL),
+        table=fill(names.SUBSET_TABLE, subset=names.VAL),
+    output:
+        map=report(
+            names.CELL_MAP,
+            caption="../report/cell_map.rst",
+            category="Data",
+            subcategory="Images",
+            labels={"table": "map of the cells by {backbone}", "format": "CSV"},
+        ),
+    log:
+        "logs/map_cells/{backbone}.log",
+    benchmark:
+        "benchmarks/map_cells/{backbone}.tsv"
+    localrule: True
+    conda:
+        "../../envs/light.yaml"
+    resources:
+        **asks(mem_mb=2000, runtime=10),
+    params:
+        seed=grid.split_seed(config),
+        revision=revision("map_cells"),
+    message:
+        "Mapping the cells by the features of {wildcards.backbone}"
+    script:
+        "../../scripts/map_cells.py"

@@ -378,6 +378,7 @@ rule report:
         **REPLICATE_TABLE,
         **WORSE,
         **IMAGE_TABLES,
+        **CELL_MAPS,
         **per_subset(names.SUBSET_IMAGES, EVALUATED[1:], "images_{subset}"),
         metrics=all_metrics,
         predictions=collect(list(PREDICTED.values()), run=predicting_runs),

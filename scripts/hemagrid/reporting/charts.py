@@ -994,6 +994,43 @@ def learning_curves_of_runs(histories, model_of):
     )
 
 
+def cell_map(places, classes):
+    """Draw a map of the cells twice: by class, and by whether a run is right about them.
+
+    Args:
+        places: Data frame with `x`, `y`, `class`, `predicted` and `answer`, right or wrong.
+        classes: The names of all classes.
+    """
+    reach = 1.05 * places[["x", "y"]].abs().to_numpy().max()
+    scale = alt.Scale(domain=[-reach, reach] if reach else [-1, 1], nice=False)
+    # The wrong ones lie on top.
+    base = alt.Chart(places.sort_values("answer", kind="stable")).encode(
+        x=alt.X("x:Q", axis=None, scale=scale),
+        y=alt.Y("y:Q", axis=None, scale=scale),
+        tooltip=_tips(**{"class": "class"}, predicted="predicted"),
+    )
+    points = base.mark_point(filled=True, opacity=0.8)
+    by_class = points.encode(*_run_looks(classes, "class"), size=alt.value(26))
+    by_answer = points.encode(
+        *_run_looks(["right", "wrong"], "answer"),
+        size=alt.when("datum.answer == 'wrong'").then(alt.value(34)).otherwise(alt.value(14)),
+    )
+    wrong = (places["answer"] == "wrong").sum()
+    return (
+        alt.hconcat(
+            *(
+                panel.properties(width=360, height=360, title=title)
+                for panel, title in ((by_class, "by class"), (by_answer, "right or wrong"))
+            )
+        )
+        .resolve_scale(color="independent", shape="independent")
+        .properties(
+            description=f"Map of {len(places):,} images of {len(classes)} classes by their "
+            f"features; {wrong:,} of them are predicted wrong"
+        )
+    )
+
+
 def agreement_heat_map(table, runs):
     """Draw Cohen's kappa of every pair of runs.
 

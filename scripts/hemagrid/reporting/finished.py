@@ -89,6 +89,8 @@ def report_finished(config, out, recorded=None):
     }
     for subset in grid.evaluated_subsets(config)[1:]:
         optional[f"images_{subset}"] = names.SUBSET_IMAGES.format(subset=subset)
+    for backbone in grid.tunable_backbones(config):
+        optional[f"map_{backbone}"] = names.CELL_MAP.format(backbone=backbone)
     inputs |= {name: path for name, path in optional.items() if Path(path).exists()}
     with tempfile.TemporaryDirectory() as folder:
         provenance.write_config(recorded or config, Path(folder, "config.yaml"))

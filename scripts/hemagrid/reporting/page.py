@@ -43,6 +43,7 @@ from hemagrid.names import (
     TEST,
     TEST_AUGMENTED,
     TRAINED,
+    TRANSFER,
     TUNED_ADAMW,
     TUNED_HEADS,
     VAL,
@@ -50,6 +51,7 @@ from hemagrid.names import (
     subset_title,
 )
 from hemagrid.reporting import (
+    cell_map,
     charts,
     label_noise,
     model_card,
@@ -114,6 +116,7 @@ def write_report(out, inputs, *, select_by):
             - contact_sheet: a PNG;
             - replicates: the table of `tables.list_replicates`;
             - copies: the table of `audit.audit_copies`;
+            - map_{backbone}: what `evaluation.cell_map.write_map` wrote for it;
             - agreement, hard_images, label_noise: what `agreement.compare_answers` wrote;
             - study, checksums: what `provenance` wrote.
         select_by: Subset on whose accuracy the best run and the best heads are chosen.
@@ -152,6 +155,7 @@ def write_report(out, inputs, *, select_by):
         "abstention": study.abstention(),
         "corruptions": study.corruptions(),
         "images": label_noise.images(inputs, study.images),
+        "cell_map": study.cell_map(),
         "side_by_side": study.side_by_side(),
         "speed": study.speed(),
         "card": study.best and model_card.facts(study.metrics[study.best], study.config),
@@ -626,6 +630,27 @@ class _Study:
             "table": text.shown(pairs),
             "runs": len(runs),
             "differences": side_by_side.differences(paths, self.best, self.metrics),
+        }
+
+    def cell_map(self):
+        """The validation copies as the backbone of the best transfer run sees them, and what
+        the run answers; None without such a run, its predictions or its map."""
+        transfer = {r: m for r, m in self.metrics.items() if m and m["kind"] == TRANSFER}
+        run = best_run(transfer, self.select_by)
+        backbone = run and transfer[run]["backbone"]
+        predictions = {Path(path).stem: path for path in self.files["predictions"].get(run, ())}
+        if VAL not in predictions or f"map_{backbone}" not in self.inputs:
+            return None
+        path = self.inputs[f"map_{backbone}"]
+        places, classes, images = cell_map.places(path, predictions[VAL])
+        if places is not None and places.empty:
+            return None
+        return {
+            "run": run,
+            "backbone": backbone,
+            "chart": None if places is None else self._draw(charts.cell_map(places, classes)),
+            "shown": 0 if places is None else len(places),
+            "images": images,
         }
 
     def abstention(self):

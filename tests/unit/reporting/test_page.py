@@ -977,6 +977,30 @@ def test_images_that_are_hard_for_all_runs_are_shown_with_their_files(study, tmp
     assert len(section.findall(".//figure")) == len(shown) + 2
 
 
+def test_the_map_is_of_the_best_transfer_run(study, tmp_path):
+    run = "efficientnetv2m_tuned"
+    section = study.page.by_id("cell-map")
+    table = pd.read_csv(study.inputs["map_efficientnetv2m"])
+    _, answers = read_predictions([study.results / run / "predictions" / "val.npz"])
+    labels, probabilities, _ = answers[VAL]
+    right = probabilities.argmax(axis=1) == labels
+    said = f"Validation copies: {len(labels)} of {len(labels)}."
+    assert said in text(section) and f"whether {run} is right" in text(section)
+    spec = study.page.charts[int(section.find(".//*[@data-chart]").get("data-chart"))]
+    (points,) = spec["datasets"].values()
+    assert sorted((of["x"], of["y"], of["class"], of["answer"]) for of in points) == sorted(
+        (of.x, of.y, CLASSES[labels[of.row]], "right" if right[of.row] else "wrong")
+        for of in table.itertuples()
+    )
+    other = tmp_path / "map.csv"
+    write_table(other, table.assign(label=2 - table["label"]))
+    section = study.write(map_efficientnetv2m=other).by_id("cell-map")
+    assert "not shown" in text(section) and section.find(".//figure") is None
+    empty = tmp_path / "empty.csv"
+    write_table(empty, table[:0])
+    assert study.write(map_efficientnetv2m=empty).by_id("cell-map") is None
+
+
 def test_recalls_stand_side_by_side(study):
     section = study.page.by_id("side-by-side")
     for summary, (subset, title) in zip(
