@@ -65,9 +65,11 @@ def svg(chart):
     for _ in range(4):  # ticks and labels may change with the width of a panel
         drawing = vl_convert.vegalite_to_svg(content)
         width, height = map(float, _SIZE.search(drawing).groups())
-        if width <= _COLUMN:
+        if not _COLUMN < width < 1e300:
             break
         _narrow(content, width - _COLUMN)
+    if not width < 1e300:  # NaN or without bounds, where there are no marks
+        width, height = _COLUMN, _COLUMN / 2
     width = max(width, _COLUMN)
     size = f'width="{COLUMN_MM}mm" height="{COLUMN_MM * height / width:.2f}mm"'
     box = f'viewBox="0 0 {width:g} {height:g}"'
@@ -75,7 +77,7 @@ def svg(chart):
     return _SIZE.sub(size, drawing, count=1)
 
 
-_SIZE = re.compile(r'width="([\d.]+)" height="([\d.]+)"')
+_SIZE = re.compile(r'width="([^"]+)" height="([^"]+)"')
 
 
 def _stacked(content):
@@ -89,6 +91,8 @@ def _stacked(content):
         for name, each in content.items()
         if name not in ("data", "datasets", "columns")
     }
+    if stacked.get("labelLimit") == _NAME_LIMIT:
+        stacked["labelLimit"] *= 1.2  # as its letters are larger
     if isinstance(stacked.get("fontSize"), int):
         stacked["fontSize"] = max(stacked["fontSize"], _LETTERS)
     return stacked | {name: content[name] for name in ("data", "datasets") if name in content}
