@@ -120,6 +120,23 @@ def test_the_data_set_is_made_under_the_prefix_alone(both, github, snakemake):
     assert {path.name for path in both.iterdir()} - before <= {"a", ".snakemake"}
 
 
+def test_a_finished_study_is_reported_by_a_module_and_names_its_release(
+    github, tiny, study, checkout, snakemake, tmp_path
+):
+    folder = write_user(tmp_path, BOTH, checkout, first=tiny, second=tiny)
+    shutil.copytree(study.folder, folder / "a", ignore=shutil.ignore_patterns(".snakemake"))
+    results = folder / "a" / "results"
+    for gone in ("report.html", "provenance/study.json"):
+        (results / gone).unlink()
+    targets = ("a/results/report.html", "--cores", 2, "--rerun-triggers", "mtime")
+    done = snakemake(folder, *targets, **github)
+    assert done.returncode == 0, done.said[-4000:]
+    assert f"(github.com/lab/hemagrid {TAG})" in (results / "report.html").read_text()
+    # The captions are found.
+    shown = snakemake(folder, *targets, "--report", "shown.html", **github)
+    assert shown.returncode == 0, shown.said[-4000:]
+
+
 def test_a_profile_gives_gpus_to_renamed_rules_or_is_refused(
     tiny, checkout, tmp_path, snakemake, environment
 ):
