@@ -396,7 +396,7 @@ def latex(spelled):
     Columns of numbers are aligned to the right, with real minus signs, and en dashes between
     bounds.
     """
-    numbers = [spelled[name].str.match(rf"[-+\d{DASH}]").all() for name in spelled]
+    numbers = [spelled[name].astype(str).str.match(rf"[-+\d{DASH}]").all() for name in spelled]
     styler = spelled.style.hide(axis="index").format(_typeset, escape="latex")
     styler = styler.format_index(axis="columns", escape="latex")
     places = "".join("r" if of_numbers else "l" for of_numbers in numbers)
