@@ -1,9 +1,12 @@
 """The report as a person meets it, in a real browser and under its own policy."""
 
 import base64
+import itertools
 import json
+import os
 import re
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,9 +73,10 @@ UNREADABLE = """
     const own = parts(getComputedStyle(e).backgroundColor);
     return own.a === 1 ? own.rgb : over(own, ground(e.parentElement));
   };
-  // The ground of a number of the heat map is its square, whose label begins as its own does.
+  // The ground of a number of a heat map is its square, whose label begins as its own does.
   const square = (e) => {
-    const cell = e.ariaLabel?.match(/^corruption: .*?; run: [^;]*/)?.[0];
+    const label = /^(corruption: .*?; run|run: .*?; compared_with): [^;]*/;
+    const cell = e.ariaLabel?.match(label)?.[0];
     return cell && [...e.closest("svg").querySelectorAll("path[aria-label]")].find((other) =>
       other.ariaLabel.startsWith(cell));
   };
@@ -86,8 +90,9 @@ UNREADABLE = """
   for (const e of document.body.querySelectorAll("*")) {
     const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
     if (!own || !e.getClientRects().length || e.closest("noscript, script")) continue;
-    seen += 1;
     const style = getComputedStyle(e);
+    if (style.opacity === "0") continue; // a label of an axis that another one leaves no room
+    seen += 1;
     const inks = parts(e.closest("svg") ? style.fill : style.color);
     inks.a *= style.opacity * (e.closest("svg") ? style.fillOpacity : 1);
     const under = square(e) ? parts(getComputedStyle(square(e)).fill).rgb : ground(e);
@@ -107,6 +112,18 @@ def made(tmp_path_factory):
     inputs = make_study(folder, RUNS, CLASSES, per_class=20, absent=["platelet"])
     write_report(folder / "report.html", inputs, select_by="test_augmented")
     return folder / "report.html"
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """The text of axe-core, which npm puts beside these tests."""
+    script = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        reason = "axe-core is not installed: npm ci --prefix tests/browser"
+        if os.environ.get("HEMAGRID_REQUIRE_ALL_TESTS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return script.read_text(encoding="utf-8")
 
 
 @pytest.fixture(params=["made", "study"])
@@ -376,6 +393,56 @@ def test_the_page_fits_and_shows_at_every_width(browse, report, width, colours):
     tab.open_folds()
     tab.run("for (const e of document.querySelectorAll('.matrix td button')) e.click()")
     assert tab.run(OVERFLOW.replace("WIDTH", str(width))) == [width, []]
+
+
+VIOLATIONS = """
+axe.run({
+  resultTypes: ["violations"],
+  rules: { "label-content-name-mismatch": { enabled: true } },
+}).then(({ violations }) => violations.map((rule) =>
+  [rule.id, rule.nodes.length, rule.nodes[0].html.slice(0, 300), rule.nodes[0].failureSummary]))
+"""
+
+
+def test_axe_finds_nothing_at_any_width_in_any_colours(browse, made, axe):
+    tab = browse(made)
+    tab.open_folds()
+    tab.run("document.querySelector('.matrix td button').click()")
+    tab.run(axe)
+    for width, colours in itertools.product((PHONE, TABLET, LAPTOP), ("light", "dark")):
+        tab.resize(width)
+        tab.media(colours=colours)
+        assert tab.run(VIOLATIONS) == [], (width, colours)
+    tab.run("document.querySelector('h3').outerHTML = '<h5>skipped</h5>'")
+    tab.run("document.querySelector('img').removeAttribute('alt')")
+    assert {rule[0] for rule in tab.run(VIOLATIONS)} == {"heading-order", "image-alt"}
+
+
+def test_every_column_fits_a_laptop_and_the_accuracies_a_phone(browse, made):
+    right = f"[...{GRID}.tHead.rows[0].cells].map((e) => e.getBoundingClientRect().right)"
+    assert max(browse(made, width=LAPTOP).run(right)) <= LAPTOP
+    phone = browse(made, width=PHONE)
+    first, *others = phone.run(right)
+    names = phone.run(f"[...{GRID}.tHead.rows[0].cells].map((e) => e.textContent)")[1:]
+    accuracies = [end for end, name in zip(others, names, strict=True) if "accuracy, %" in name]
+    assert first < 0.4 * PHONE and max(accuracies[:3]) <= PHONE
+
+
+def test_texts_of_charts_are_large_enough_and_the_full_scale_is_a_click_away(browse, made):
+    tab = browse(made)
+    tab.open_folds()
+    sizes = tab.run(
+        "[...document.querySelectorAll('.chart svg text')]"
+        ".map((e) => parseFloat(getComputedStyle(e).fontSize))"
+    )
+    assert len(sizes) > 100 and min(sizes) >= 12
+    ticks = (
+        "[...document.querySelectorAll('#grid .chart')[0]"
+        ".querySelectorAll('.role-axis-label text')].map((e) => parseFloat(e.textContent))"
+    )
+    assert 0 not in tab.run(ticks)
+    tab.click("document.querySelector('#grid .options input')")
+    assert {0, 100} <= set(tab.run(ticks))
 
 
 def test_what_stands_out_would_be_seen(browse, made):

@@ -18,10 +18,10 @@ from hemagrid.names import CNN, HOLDOUT, TEST, TEST_AUGMENTED, TRAIN, VAL, subse
 from hemagrid.reporting import text
 from hemagrid.tuning.trials import best_trial
 
-# From the colour-blind safe palette of Okabe & Ito (Color Universal Design, 2008): the four of
-# eight colours that have a contrast of 3:1 on white and on a dark background. Marks also differ
-# in shape, dash or position.
-_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+# After the colour-blind safe palette of Okabe & Ito (Color Universal Design, 2008): the four of
+# eight colours that have a contrast of 3:1 on white and on a dark background, the first two
+# darker, so that all differ in grey. Marks also differ in shape, dash or position.
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0069AD", "#C95400", "#009A70", "#CC79A7"
 _GREY = "#808890"
 
 # Colour, shape and dash of each subset; test sets of the user's take those of `_OTHER_MARKS`.
@@ -38,7 +38,9 @@ _OTHER_MARKS = (
     (_ORANGE, "triangle-left", [10, 2]),
 )
 
-_NAME_LIMIT = 160  # pixels for a name that a user chose
+_NAME_LIMIT = 190  # pixels for a name that a user chose
+_TEXT = 12  # pixels: the size of all text
+_FULL = "full_scale"  # the parameter of charts that show the whole scale on demand
 
 
 COLUMN_MM = 85
@@ -91,8 +93,6 @@ def _stacked(content):
         for name, each in content.items()
         if name not in ("data", "datasets", "columns")
     }
-    if stacked.get("labelLimit") == _NAME_LIMIT:
-        stacked["labelLimit"] *= 1.2  # as its letters are larger
     if isinstance(stacked.get("fontSize"), int):
         stacked["fontSize"] = max(stacked["fontSize"], _LETTERS)
     return stacked | {name: content[name] for name in ("data", "datasets") if name in content}
@@ -179,11 +179,15 @@ def _config(ink, ground):
         "view": {"stroke": None},
         "axis": {
             **dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), ink),
+            **dict.fromkeys(("labelFontSize", "titleFontSize"), _TEXT),
             **{"gridColor": ink, "gridOpacity": 0.15, "domainOpacity": 0.6, "tickOpacity": 0.6},
         },
-        "legend": {"labelColor": ink, "titleColor": ink, "labelLimit": _NAME_LIMIT},
-        "title": {"color": ink, "fontSize": 12},
-        "text": {"color": ink},
+        "legend": {
+            **{"labelColor": ink, "titleColor": ink, "labelLimit": _NAME_LIMIT},
+            **dict.fromkeys(("labelFontSize", "titleFontSize"), _TEXT),
+        },
+        "title": {"color": ink, "fontSize": _TEXT},
+        "text": {"color": ink, "fontSize": _TEXT},
         "rule": {"color": ink},
         "style": {"halo": {"stroke": ground, "strokeWidth": 3, "strokeJoin": "round"}},
     }
@@ -215,6 +219,21 @@ def _subset_scales(subsets):
         )
         for place, channel in enumerate((alt.Color, alt.Shape, alt.StrokeDash))
     ]
+
+
+def _full_scale():
+    """Make the box by which a reader of the page asks for the full scale."""
+    box = alt.binding_checkbox(name="full scale")
+    return alt.param(name=_FULL, value=False, bind=box)
+
+
+def _fitted(low, high, full):
+    """Make a scale from `low` to `high` that runs from 0 to `full` on demand."""
+    return alt.Scale(
+        domainMin=alt.ExprRef(f"{_FULL} ? 0 : {low}"),
+        domainMax=alt.ExprRef(f"{_FULL} ? {full} : {high}"),
+        **{"nice": False, "zero": False},
+    )
 
 
 def _test_subsets(known):
@@ -270,7 +289,7 @@ def _confusion_matrix(confusion, subset):
         .scale(range=["#F4F8FC", "#08519C"], domain=[0, 1])
         .legend(format=".0%", orient="bottom", gradientLength=160, titleLimit=200)
     )
-    numbers = base.mark_text(fontSize=11).encode(
+    numbers = base.mark_text().encode(
         text=alt.Text("count:Q", format=","),
         color=alt.when("datum.share > 0.7")
         .then(alt.value("white"))
@@ -295,7 +314,7 @@ def learning_curves(history):
     phases = history.groupby("phase", sort=False)["step"].agg(["min", "max"]).reset_index()
     start, phases["end"] = phases["min"] - 0.5, phases["max"] + 0.5
     # Names are stacked, because a phase may last one epoch, and stay inside the panel.
-    phases["dy"] = -4.0 - 12 * np.arange(len(phases))[::-1]
+    phases["dy"] = -4.0 - 14 * np.arange(len(phases))[::-1]
     late = start > len(history) / 2
     phases["align"] = np.where(late, "right", "left")
     phases["at"] = start.where(~late, phases["end"])
@@ -346,7 +365,6 @@ def _learning_curve(history, phases, metric):
         alt.Chart(phases)
         .mark_text(
             baseline="bottom",
-            fontSize=10,
             dy=alt.expr("datum.dy"),
             align=alt.expr("datum.align"),
         )
@@ -390,18 +408,23 @@ def reliability(calibration, scaled=None):
     # One scale of sizes, since the panels share it.
     both = [*calibration.values(), *(scaled or {}).values()]
     largest = max((bin_["n"] for bins in both for bin_ in bins), default=1)
-    panel, said = _reliability_panel(calibration, largest)
+    seen = [value for bins in both for b in bins for value in (b["confidence"], b["accuracy"])]
+    lowest = max(0.0, min(seen, default=0.0) - 0.05)
+    panel, said = _reliability_panel(calibration, largest, lowest)
     said = f"Accuracy in bins of confidence{said}"
     if scaled is None:
-        return panel.properties(description=said)
-    other, after = _reliability_panel(scaled, largest)
-    return alt.hconcat(
+        return panel.add_params(_full_scale()).properties(description=said)
+    other, after = _reliability_panel(scaled, largest, lowest)
+    panels = alt.hconcat(
         panel.properties(title="as predicted"),
         other.properties(title="after temperature scaling"),
-    ).properties(description=f"{said}. After temperature scaling{after}")
+    )
+    return panels.add_params(_full_scale()).properties(
+        description=f"{said}. After temperature scaling{after}"
+    )
 
 
-def _reliability_panel(calibration, largest):
+def _reliability_panel(calibration, largest, lowest):
     subsets = _test_subsets(list(calibration))
     rows = pd.DataFrame(
         [bin_ | {"subset": subset_title(s)} for s in subsets for bin_ in calibration[s]],
@@ -410,10 +433,10 @@ def _reliability_panel(calibration, largest):
     colour, shape, dash = _subset_scales(subsets)
     base = alt.Chart(rows).encode(
         x=alt.X("confidence:Q", title="mean confidence")
-        .scale(domain=[0, 1], clamp=True)
+        .scale(_fitted(lowest, 1, 1))
         .axis(format=".0%", tickCount=5),
         y=alt.Y("accuracy:Q", title="accuracy")
-        .scale(domain=[0, 1])
+        .scale(_fitted(lowest, 1, 1))
         .axis(format=".0%", tickCount=5),
         color=colour.legend(orient="bottom", symbolStrokeWidth=0),
         tooltip=_tips(
@@ -427,14 +450,16 @@ def _reliability_panel(calibration, largest):
     )
     points = base.mark_point(filled=True, opacity=1).encode(
         shape=shape.legend(orient="bottom", symbolStrokeWidth=0),
-        size=alt.Size("n:Q", legend=None).scale(domain=[0, largest], range=[12, 300]),
+        size=alt.Size("n:Q", title="images in a bin")
+        .scale(domain=[0, largest], range=[12, 300])
+        .legend(orient="bottom", tickCount=3, symbolFillColor=_GREY, symbolStrokeWidth=0),
     )
     lines = base.mark_line(strokeWidth=1.4).encode(
         strokeDash=dash.legend(orient="bottom", symbolStrokeWidth=0)
     )
     diagonal = (
         alt.Chart(pd.DataFrame({"end": [0, 1]}))
-        .mark_line(strokeDash=[3, 3], strokeWidth=1, color=_GREY)
+        .mark_line(strokeDash=[3, 3], strokeWidth=1, color=_GREY, clip=True)
         .encode(x="end:Q", y="end:Q")
     )
     said = ""
@@ -603,7 +628,7 @@ def parallel_coordinates(trials):
         grid=True,
         gridOpacity=0.6,
         labelAngle=0,
-        labelFontSize=11,
+        labelFontSize=_TEXT,
         labelFontWeight="bold",
         labelPadding=30,
         # One word per line, for a narrow page.
@@ -640,8 +665,8 @@ def parallel_coordinates(trials):
         others
         + best.mark_line(strokeWidth=3.2, color=_ORANGE)
         + best.mark_point(filled=True, size=40, color=_ORANGE, opacity=1)
-        + _haloed(label, align="left", dx=5, dy=-8, fontSize=10)
-        + _haloed(name, align="left", dx=7, dy=8, fontSize=10, fontWeight="bold")
+        + _haloed(label, align="left", dx=5, dy=-8)
+        + _haloed(name, align="left", dx=7, dy=8, fontWeight="bold")
     ).properties(
         width=110 * len(values.columns),
         height=260,
@@ -652,7 +677,7 @@ def parallel_coordinates(trials):
 
 _LOGARITHMIC = ("learning rate", "weight decay", "epochs")
 _MARKS = 6  # values written on one axis
-_MARGIN = 0.06  # between two of them, as a share of the axis
+_MARGIN = 0.07  # between two of them, as a share of the axis
 
 
 def _numbers(text):
@@ -697,7 +722,9 @@ def class_balance(audit):
     """
     classes = pd.DataFrame(audit["classes"])
     classes["removed"] = classes["found"] - classes["kept"]
-    parts = {TRAIN: _BLUE, VAL: _PURPLE, TEST: _ORANGE, "removed": "transparent"}
+    # One hue, of which each part has less, so that they differ in grey.
+    shades = [f"rgba(0, 105, 173, {share})" for share in (1, 0.55, 0.25)]
+    parts = dict(zip((TRAIN, VAL, TEST), shades, strict=True)) | {"removed": "transparent"}
     counts = classes.melt(
         id_vars=["class", "found", "kept"],
         value_vars=list(parts),
@@ -733,7 +760,7 @@ def class_balance(audit):
     )
     numbers = (
         alt.Chart(classes[["class", "found", "kept"]])
-        .mark_text(align="left", dx=5, fontSize=10)
+        .mark_text(align="left", dx=5)
         .transform_calculate(text="format(datum.kept, ',') + ' of ' + format(datum.found, ',')")
         .encode(
             x="found:Q",
@@ -766,23 +793,35 @@ def accuracy_chart(grid):
     subsets = [subset for subset in text.subsets_of(grid) if subset != VAL]
     rows = pd.concat([_accuracies(grid, TEST)[:0], *(_accuracies(grid, s) for s in subsets)])
     y = alt.Y("run:N", title=None).scale(domain=order).axis(grid=True, labelLimit=_NAME_LIMIT)
+    trained = grid.loc[~grid["kind"].isin(["control", "missing"]), "run"]
+    of_trained = rows[rows["run"].isin(trained)]
+    fitted = _domain(of_trained[["low", "high"]], margin=0.05)
+    lowest, highest = max(fitted[0], 0), min(fitted[1], 100)
     x = alt.X("low:Q", title="accuracy, % (line: 95 % interval)")
     colour, shape, _ = _subset_scales(subsets)
+    row = alt.YOffset("subset:N").scale(domain=[subset_title(s) for s in subsets])
     base = alt.Chart(rows).encode(
         y=y,
-        yOffset=alt.YOffset("subset:N").scale(domain=[subset_title(s) for s in subsets]),
+        yOffset=row,
         color=colour.legend(orient="top"),
         tooltip=_tips(run="run", subset="images", shown="accuracy, %"),
     )
-    interval = base.mark_rule(strokeWidth=2).encode(
-        x=x.scale(domain=[0, 100]).axis(tickCount=10), x2="high:Q"
+    interval = base.mark_rule(strokeWidth=2, clip=True).encode(
+        x=x.scale(_fitted(lowest, highest, 100)).axis(tickCount=10), x2="high:Q"
     )
-    point = base.mark_point(filled=True, size=32, opacity=1).encode(
+    point = base.mark_point(filled=True, size=32, opacity=1, clip=True).encode(
         x="accuracy:Q", shape=shape.legend(orient="top")
+    )
+    below = (
+        alt.Chart(rows)
+        .transform_filter(f"!{_FULL} && datum.accuracy < {lowest}")
+        .transform_calculate(text="'\u2190 ' + format(datum.accuracy, '.1f')")
+        .mark_text(align="left", dx=4)
+        .encode(y=y, yOffset=row, x=alt.value(0), text="text:N")
     )
     missing = (
         alt.Chart(grid.loc[grid["kind"] == "missing", ["run"]])
-        .mark_text(text="missing", align="left", dx=6, fontSize=10, fontStyle="italic")
+        .mark_text(text="missing", align="left", dx=6, fontStyle="italic")
         .encode(y=y, x=alt.value(0), tooltip=_tips(run="missing run"))
     )
     said = f"Accuracy of {len(grid)} runs and controls with 95 % intervals"
@@ -793,10 +832,14 @@ def accuracy_chart(grid):
             said += (
                 f"; best on {best['subset']} images: {best['run']}, {best['accuracy']:.1f} %"
             )
-    return (interval + point + missing).properties(
-        width=340,
-        height=max(1, len(order)) * (26 if len(subsets) > 1 else 20),
-        description=said,
+    return (
+        (interval + point + below + missing)
+        .add_params(_full_scale())
+        .properties(
+            width=340,
+            height=max(1, len(order)) * max(20, 14 * len(subsets)),
+            description=said,
+        )
     )
 
 
@@ -848,7 +891,7 @@ def corruption_heat_map(table, summary):
         .scale(range=["#FFF5EB", "#F16913"], domain=[0, most], clamp=True)
         .legend(format=".0f", orient="bottom", gradientLength=160)
     )
-    numbers = base.mark_text(fontSize=11).encode(
+    numbers = base.mark_text().encode(
         text=alt.Text("accuracy:Q", format=".1f"),
         color=alt.value("#222222"),
     )
@@ -1108,7 +1151,7 @@ _KINDS = {CNN: "CNN"}
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [12, 4])
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "arrow")
 _COSTS = {"parameters": "parameters", "training_seconds": f"{text.TRAINING_TIME}, s"}
-_LETTER_SIZE, _LETTER = 10, 5.5  # of labels: font size and mean width of a letter, in pixels
+_LETTER_SIZE, _LETTER = _TEXT, 6.6  # of labels: font size and mean width of a letter, in pixels
 
 
 def cost_chart(grid):
@@ -1143,7 +1186,7 @@ def cost_chart(grid):
         title=alt.TitleParams(
             "Filled, joined by a line: the Pareto front",
             anchor="start",
-            fontSize=11,
+            fontSize=_TEXT,
             fontWeight="normal",
         ),
         description=said,
@@ -1168,10 +1211,12 @@ def _cost_panel(runs, images, cost, front):
     rows = runs.assign(cost=runs[cost], front=front, on_front=np.where(front, "yes", "no"))
     rows[["side", "dy"]] = _label_places(x, y, widths, covered)
     models = list(dict.fromkeys(runs["backbone"]))
+    # Without a run, Vega makes a legend of infinite size.
+    legend = alt.Legend(orient="bottom", columns=5, symbolOpacity=1) if models else None
     looks = [
         channel("backbone:N", title=None)
         .scale(domain=models, range=[values[i % len(values)] for i in range(len(models))])
-        .legend(orient="bottom", columns=5, symbolOpacity=1)
+        .legend(legend)
         for channel, values in ((alt.Color, _COLOURS), (alt.Shape, _SHAPES))
     ]
     base = alt.Chart(rows).encode(

@@ -215,7 +215,7 @@ def test_a_specification_is_at_home_on_any_page(name):
     text = json.dumps(content, allow_nan=False)
     assert "http" not in text and "$schema" not in content
     assert content["config"]["background"] is None and "font" not in content["config"]
-    assert content["config"]["text"] == {"color": "currentColor"}
+    assert content["config"]["text"] == {"color": "currentColor", "fontSize": 12}
     assert len(content["description"]) > 30
     # A colour of text is the page's, except on the known colours of cells.
     for unit in units(content):
@@ -246,7 +246,7 @@ def test_hostile_names_are_text_and_break_no_layout(name):
     # In the pixels that the column's 85 mm stand for.
     roots = ElementTree.fromstring(charts.svg(plain)), root
     widths = [float(of.get("viewBox").split()[2]) for of in roots]
-    assert widths[1] < widths[0] + 500
+    assert widths[1] < widths[0] + 600
     content = charts.spec(hostile)
     for key, value in walk(content):
         if key in ("field", "calculate", "filter", "expr", "groupby", "as"):
