@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items):
     Tests that share a study or a cluster are a group, the others of a file are one.
     """
     for item in items:
-        groups = (SHARED[name] for name in item.fixturenames if name in SHARED)
+        unit = "unit" in item.path.relative_to(ROOT).parts
+        groups = (SHARED[name] for name in item.fixturenames if name in SHARED and not unit)
         item.add_marker(pytest.mark.xdist_group(next(groups, str(item.path))))
 
 
