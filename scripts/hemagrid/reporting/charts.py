@@ -405,10 +405,11 @@ def reliability(calibration, scaled=None):
         calibration: {subset: bins, as `metrics.calibration` returns them}.
         scaled: The same after temperature scaling, for a second panel, or None.
     """
-    # One scale of sizes, since the panels share it.
-    both = [*calibration.values(), *(scaled or {}).values()]
-    largest = max((bin_["n"] for bins in both for bin_ in bins), default=1)
-    seen = [value for bins in both for b in bins for value in (b["confidence"], b["accuracy"])]
+    # One scale of sizes and one of shares, for both panels.
+    drawn = [of[name] for of in (calibration, scaled or {}) for name in _test_subsets(list(of))]
+    bins = [bin_ for each in drawn for bin_ in each]
+    largest = max((bin_["n"] for bin_ in bins), default=1)
+    seen = [value for bin_ in bins for value in (bin_["confidence"], bin_["accuracy"])]
     lowest = max(0.0, min(seen, default=0.0) - 0.05)
     panel, said = _reliability_panel(calibration, largest, lowest)
     said = f"Accuracy in bins of confidence{said}"
@@ -812,12 +813,13 @@ def accuracy_chart(grid):
     point = base.mark_point(filled=True, size=32, opacity=1, clip=True).encode(
         x="accuracy:Q", shape=shape.legend(orient="top")
     )
-    below = (
+    below = _haloed(
         alt.Chart(rows)
         .transform_filter(f"!{_FULL} && datum.accuracy < {lowest}")
         .transform_calculate(text="'\u2190 ' + format(datum.accuracy, '.1f')")
-        .mark_text(align="left", dx=4)
-        .encode(y=y, yOffset=row, x=alt.value(0), text="text:N")
+        .encode(y=y, yOffset=row, x=alt.value(0), text="text:N"),
+        align="left",
+        dx=4,
     )
     missing = (
         alt.Chart(grid.loc[grid["kind"] == "missing", ["run"]])
