@@ -21,19 +21,22 @@ ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 CLONED = ("config", "envs", "profiles", "scripts", "workflow")
 PATIENCE = 600  # seconds that any one command may take
-# Fixtures of a session that are dear to make, and the group of the tests that use them.
-SHARED = {"study": "study", "site": "cluster", "cluster": "cluster"}
 
 
 def pytest_collection_modifyitems(items):
     """Group the tests for `pytest -n 2 --dist loadgroup`: one process per group.
 
-    Tests that share a study or a cluster are a group, the others of a file are one.
+    All that use the cluster are a group, all that use the one small study are another, and so
+    are the others of each file.
     """
     for item in items:
-        unit = "unit" in item.path.relative_to(ROOT).parts
-        groups = (SHARED[name] for name in item.fixturenames if name in SHARED and not unit)
-        item.add_marker(pytest.mark.xdist_group(next(groups, str(item.path))))
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        group = str(item.path)
+        if room == "cluster":
+            group = room
+        elif room != "unit" and "study" in item.fixturenames:
+            group = "study"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
