@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items):
         group = str(item.path)
         if room == "cluster":
             group = room
-        elif room != "unit" and "study" in item.fixturenames:
+        elif room != "unit" and ("study" in item.fixturenames or "[study" in item.name):
             group = "study"
         item.add_marker(pytest.mark.xdist_group(group))
 
