@@ -23,6 +23,11 @@ CLONED = ("config", "envs", "profiles", "scripts", "workflow")
 PATIENCE = 600  # seconds that any one command may take
 
 
+def parameters(item):
+    """Return the values of a test's parameters, of which one may name the study."""
+    return item.callspec.params.values() if hasattr(item, "callspec") else ()
+
+
 def pytest_collection_modifyitems(items):
     """Group the tests for `pytest -n 2 --dist loadgroup`: one process per group.
 
@@ -34,7 +39,7 @@ def pytest_collection_modifyitems(items):
         group = str(item.path)
         if room == "cluster":
             group = room
-        elif room != "unit" and ("study" in item.fixturenames or "[study" in item.name):
+        elif room != "unit" and "study" in (*item.fixturenames, *parameters(item)):
             group = "study"
         item.add_marker(pytest.mark.xdist_group(group))
 
