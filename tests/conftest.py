@@ -28,6 +28,7 @@ def parameters(item):
     return item.callspec.params.values() if hasattr(item, "callspec") else ()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Group the tests for `pytest -n 2 --dist loadgroup`: one process per group.
 
