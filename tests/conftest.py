@@ -23,28 +23,6 @@ CLONED = ("config", "envs", "profiles", "scripts", "workflow")
 PATIENCE = 600  # seconds that any one command may take
 
 
-def parameters(item):
-    """Return the values of a test's parameters, of which one may name the study."""
-    return item.callspec.params.values() if hasattr(item, "callspec") else ()
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Group the tests for `pytest -n 2 --dist loadgroup`: one process per group.
-
-    All that use the cluster are a group, all that use the one small study are another, and so
-    are the others of each file.
-    """
-    for item in items:
-        room = item.path.relative_to(ROOT / "tests").parts[0]
-        group = str(item.path)
-        if room == "cluster":
-            group = room
-        elif room != "unit" and "study" in (*item.fixturenames, *parameters(item)):
-            group = "study"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def require_program():
     """A function from a program and its Debian package to the program's path.
