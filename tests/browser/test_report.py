@@ -470,6 +470,7 @@ def test_print_is_light_and_fits_the_paper(browse, report):
     assert shown > 30 and wide == []
     printed = base64.b64decode(tab.call("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert printed.startswith(b"%PDF-")
-    assert 3 < len(re.findall(rb"/Type /Page\b", printed)) < 100  # all folds of ten runs
+    # A page holds more than one table, picture or chart.
+    assert 3 < len(re.findall(rb"/Type /Page\b", printed)) < shown / 2
     (size,) = set(re.findall(rb"/MediaBox \[([^\]]*)\]", printed))
     assert [float(side) for side in size.split()] == pytest.approx([0, 0, 842, 595], abs=1)

@@ -258,15 +258,7 @@ def control_table(metrics, predictions):
         seed=None,
         replicates=_replicates(metrics),
     )
-    for column, runs in (("accuracy_pct", "run"), ("other_accuracy_pct", "compared_with")):
-        table[column] = [
-            100 * known[run]["subsets"][subset]["accuracy"]["value"]
-            for run, subset in zip(table[runs], table["subset"], strict=True)
-        ]
-    table = table.rename(columns=lambda name: name.replace("points", "gain_points"))
-    columns = ["run", "compared_with", "subset", "accuracy_pct", "other_accuracy_pct"]
-    columns += [*with_bounds("gain_points"), "p_value", "p_holm", "family", "verdict"]
-    return table[[*columns, *(name for name in EXTRA if name in table)]]
+    return _gains(table, known, "accuracy_pct")
 
 
 def beats_controls(table):
@@ -362,12 +354,17 @@ def tuning_gain_table(metrics, predictions, *, select_by, bootstrap, seed):
         seed=seed,
         replicates=_replicates(metrics),
     )
-    for column, runs in (("tuned", "run"), ("other", "compared_with")):
-        table[f"{column}_accuracy_pct"] = [
+    return _gains(table, known, "tuned_accuracy_pct")
+
+
+def _gains(table, known, accuracy):
+    """Return a table of `compare` with both accuracies, that of the run under this name."""
+    for column, runs in ((accuracy, "run"), ("other_accuracy_pct", "compared_with")):
+        table[column] = [
             100 * known[run]["subsets"][subset]["accuracy"]["value"]
             for run, subset in zip(table[runs], table["subset"], strict=True)
         ]
     table = table.rename(columns=lambda name: name.replace("points", "gain_points"))
-    columns = ["run", "compared_with", "subset", "tuned_accuracy_pct", "other_accuracy_pct"]
+    columns = ["run", "compared_with", "subset", accuracy, "other_accuracy_pct"]
     columns += [*with_bounds("gain_points"), "p_value", "p_holm", "family", "verdict"]
     return table[[*columns, *(name for name in EXTRA if name in table)]]
