@@ -27,7 +27,7 @@ def test_help_needs_no_imports_and_names_every_command():
         assert f"'{library}'" not in done.stdout
 
 
-def test_the_entry_point_and_the_version_are_where_they_say():
+def test_the_entry_point_is_where_it_says_and_the_version_in_one_place():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     module, _, function = project["project"]["scripts"]["hemagrid"].partition(":")
     assert getattr(import_module(module), function) is main.main
@@ -35,7 +35,9 @@ def test_the_entry_point_and_the_version_are_where_they_say():
         "."
     )
     version = getattr(import_module(module), name)
-    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text()
+    assert "version" not in project["project"]
+    assert "\nversion:" not in (ROOT / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("command", main.COMMANDS)
