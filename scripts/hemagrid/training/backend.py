@@ -1,6 +1,14 @@
 """The Keras backend: seed, precision, device, and the gradient that Keras itself lacks."""
 
+import logging
+from pathlib import Path
+
 from hemagrid.errors import InputError
+
+logger = logging.getLogger(__name__)
+CPU = Path("/proc/cpuinfo")  # of Linux
+# What it calls the instructions for bfloat16: those of x86 and those of ARM.
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def begin(seed, precision="float32"):
@@ -34,6 +42,18 @@ def begin(seed, precision="float32"):
 
         names = {"float32": "float32", "tensorfloat32": "tensorfloat32"}
         jax.config.update("jax_default_matmul_precision", names.get(precision))
+    if precision == "mixed_bfloat16" and device() == "cpu" and not _computes_bfloat16():
+        logger.warning(
+            "training.precision: found mixed_bfloat16 on a CPU without instructions for it, "
+            "where it can take several times as long as float32"
+        )
+
+
+def _computes_bfloat16():
+    """Say whether the CPU has instructions for bfloat16; where that is not known, it has."""
+    if not CPU.exists():
+        return True
+    return bool(_BFLOAT16 & set(CPU.read_text().split()))
 
 
 def precision():

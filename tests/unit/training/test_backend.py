@@ -21,6 +21,26 @@ def test_begin_seeds_and_sets_the_precision():
     assert draws[0] == draws[1] != draws[2]
 
 
+@pytest.mark.parametrize(
+    ("flags", "precision", "warned"),
+    [
+        ("fpu avx2 fma", "mixed_bfloat16", True),
+        ("fpu avx2 fma", "float32", False),
+        ("fpu avx512_bf16", "mixed_bfloat16", False),
+        (None, "mixed_bfloat16", False),  # not Linux
+    ],
+)
+def test_half_precision_that_the_cpu_does_not_have(
+    flags, precision, warned, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(backend, "CPU", tmp_path / "cpuinfo")
+    if flags:
+        backend.CPU.write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    backend.begin(1, precision)
+    backend.begin(1)
+    assert ("several times as long as float32" in caplog.text) is warned
+
+
 @pytest.fixture
 def card(monkeypatch):
     """A function that lets Keras find a GPU of a compute capability."""
