@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ..conftest import CLONED
+
 ENVS = Path(__file__).parents[2] / "envs"
 
 
@@ -66,6 +68,14 @@ def test_locks_agree_and_hold_what_their_users_need_alone():
     dev = pins(lock_of("dev"))
     assert "pytest" in dev and not {"pytest", "ruff", "snakefmt"} & cpu.keys()
     assert {name: dev[name] for name in dev.keys() & cpu.keys()}.items() <= cpu.items()
+
+
+def test_images_hold_what_the_workflow_needs():
+    for name in ("Dockerfile", "apptainer.def"):
+        copied = re.findall(
+            r"^ *(?:COPY )?(\w+) /opt/hemagrid/\1$", (ENVS / name).read_text(), re.M
+        )
+        assert sorted(copied) == sorted(CLONED)
 
 
 @pytest.fixture
