@@ -124,10 +124,11 @@ def test_a_job_that_was_killed_has_failed_and_a_server_that_is_away_says_nothing
 
 
 def test_what_the_other_profiles_ask_for_names_rules_that_exist():
-
     text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     for name in ("generic", "lsf", "kubernetes"):
         profile = yaml.safe_load((ROOT / "profiles" / name / "config.yaml").read_text())
         assert profile["set-resources"].keys() == {"embed", "train", "predict", "views"}
         assert all(f"rule {rule}:" in text for rule in profile["set-resources"])
         assert all(given["gpu"] == 1 for given in profile["set-resources"].values())
+        if name == "kubernetes":  # it refuses a GPU that is asked for without a limit
+            assert all(given["scale"] == 0 for given in profile["set-resources"].values())
