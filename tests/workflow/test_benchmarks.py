@@ -64,7 +64,7 @@ def test_where_the_time_of_a_study_went(study):
     said, errors, status = printed("where_time_goes", study.folder)
     assert status == 0, errors
     shares = re.findall(r"^(\w+) .* (\d+)%$", said, flags=re.MULTILINE)
-    assert {"train", "evaluate", "all"} <= {rule for rule, _ in shares}
+    assert {"train", "predict", "all"} <= {rule for rule, _ in shares}
     assert sum(int(share) for rule, share in shares if rule != "all") in range(95, 106)
     assert re.search(r"Starting Keras on TensorFlow: [\d.]+ s, in \d+ jobs", said)
 
