@@ -1,7 +1,5 @@
 """Cache the activations and embeddings of a frozen backbone."""
 
-from pathlib import Path
-
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
@@ -15,5 +13,5 @@ with job(snakemake.log[0], resources=snakemake.resources):
         snakemake.params.precision,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
-        folder=Path(snakemake.resources.study, snakemake.config["checkpoints"]),
+        folder=snakemake.resources.checkpoints,
     )

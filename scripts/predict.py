@@ -1,7 +1,5 @@
 """Predict the test sets of a study with one run."""
 
-from pathlib import Path
-
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
@@ -15,5 +13,5 @@ with job(snakemake.log[0], resources=snakemake.resources):
         dict(snakemake.output.items()),
         snakemake.params.precision,
         snakemake.params.corruptions,
-        folder=Path(snakemake.resources.study, snakemake.config["checkpoints"]),
+        folder=snakemake.resources.checkpoints,
     )

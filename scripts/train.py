@@ -1,7 +1,5 @@
 """Train one run of the grid."""
 
-from pathlib import Path
-
 from hemagrid.logs import job
 from hemagrid.training import jobs
 
@@ -14,5 +12,5 @@ with job(snakemake.log[0], resources=snakemake.resources):
         snakemake.params.settings,
         dict(snakemake.input.items()),
         dict(snakemake.output.items()),
-        folder=Path(snakemake.resources.study, snakemake.config["checkpoints"]),
+        folder=snakemake.resources.checkpoints,
     )

@@ -3,6 +3,9 @@
 Paths are relative to the study's folder, with the wildcards of the rules in braces.
 """
 
+import hashlib
+from pathlib import Path
+
 # Subsets of the images. `TRAIN` and `VAL` hold augmented copies only, `TEST` the untouched
 # originals, `TEST_AUGMENTED` their copies, `HOLDOUT` BloodMNIST's own test split.
 TRAIN = "train"
@@ -127,6 +130,28 @@ VERSIONS = "results/provenance/versions.json"
 STUDY = "results/provenance/study.json"
 CHECKSUMS = "results/provenance/checksums.csv"
 REPORT = "results/report.html"
+
+
+def checkpoints_of(folder, study="", storage=None):
+    """Return where a study keeps its checkpoints and locks, which is no other study's place.
+
+    Outside its own folder, a study has a folder that is named by where the study lies. If it is
+    moved, it does not find its checkpoints there.
+
+    Args:
+        folder: The config's `checkpoints`.
+        study: Folder of the study.
+        storage: The prefix under which a storage keeps the study's files, or None.
+
+    Returns:
+        Path of a folder, which may be missing.
+    """
+    home = Path(study).resolve()
+    place = Path(home, folder).resolve()
+    if place.is_relative_to(home):
+        return Path(study, folder)
+    lies = hashlib.sha256(f"{storage or ''} {home}".encode()).hexdigest()[:8]
+    return place / f"{home.name}-{lies}"
 
 
 def subset_title(subset):

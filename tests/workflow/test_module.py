@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,8 +98,14 @@ def both(github, tiny, checkout, tmp_path_factory):
 
 
 def test_a_local_module_plans_what_the_clone_does(tiny, plan, expected, checkout, tmp_path):
-    folder = write_user(tmp_path, module("hemagrid", LOCAL), checkout, hemagrid=tiny)
-    assert plan(folder) == expected(tiny)
+    of_clone = expected(tiny)
+    for renamed, names, prefix in (("", "", None), ("", "", "a"), (" as hg_*", "hg_", "a")):
+        snakefile = module("hemagrid", LOCAL, renamed, prefix)
+        folder = write_user(tmp_path, snakefile, checkout, hemagrid=tiny)
+        under = f"{prefix}/" if prefix else ""
+        assert plan(folder) == {
+            under + file: names + rule for file, rule in of_clone.items()
+        }, (renamed, prefix)
 
 
 def test_two_modules_plan_what_two_clones_do(both, github, tiny, plan, expected):
@@ -155,6 +162,49 @@ def test_a_profile_gives_gpus_to_renamed_rules_or_is_refused(
     jobs = [json.loads(line) for line in said.stdout.splitlines() if line[:1] == "{"]
     on_gpu = {job["rule"] for job in jobs if job.get("gpu") == 1}
     assert on_gpu == {"hg_embed", "hg_train", "hg_predict", "hg_views"}
+
+
+def test_two_studies_with_one_folder_of_checkpoints_share_none(
+    tiny, checkout, tmp_path, environment
+):
+    snakefile = module("first", LOCAL, " as a_*", "a") + module("second", LOCAL, " as b_*", "b")
+    kept = tmp_path / "kept"
+    tiny = tiny | {"checkpoints": str(kept)}
+    folder = write_user(tmp_path / "user", snakefile, checkout, first=tiny, second=tiny)
+    targets = [f"{prefix}/results/baseline_cnn/model.keras" for prefix in "ab"]
+    command = [sys.executable, "-c", JOBS, *targets, "--dry-run"]
+    said = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    jobs = [json.loads(line) for line in said.stdout.splitlines() if line[:1] == "{"]
+    trained = {job["rule"]: Path(job["checkpoints"]) for job in jobs if "checkpoints" in job}
+    assert trained.keys() == {"a_train", "b_train"}
+    assert {place.parent for place in trained.values()} == {kept}
+    assert trained["a_train"] != trained["b_train"]
+
+
+def test_a_module_from_github_finds_the_programs_of_profiles(
+    github, tiny, checkout, tmp_path, snakemake
+):
+    programs = (
+        "rule:\n    output: '{file}'\n    shell: 'command -v sbatch sacct cluster-submit'"
+    )
+    snakefile = module("first", GITHUB) + "".join(
+        programs.replace("{file}", file) + f" ' > {file}'\n" for file in ("one", "two")
+    )
+    folder = write_user(tmp_path, snakefile, checkout, first=tiny)
+    done = snakemake(folder, "one", "--cores", 1, **github)
+    assert done.returncode == 0, done.said[-4000:]
+    fetched = [Path(line) for line in (folder / "one").read_text().split()]
+    expected = ["slurm/bin/sbatch", "slurm/bin/sacct", "generic/bin/cluster-submit"]
+    assert ["/".join(path.parts[-3:]) for path in fetched] == expected
+    assert all(TAG in path.parts for path in fetched)
+    # Copies of snakedeploy's are there to be edited.
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    done = snakemake(folder, "two", "--cores", 1, **github)
+    assert done.returncode == 0, done.said[-4000:]
+    found = (folder / "two").read_text().split()
+    assert found == [str(folder / "profiles" / program) for program in expected]
 
 
 def test_two_releases_in_one_workflow_are_refused(github, tiny, checkout, tmp_path, snakemake):

@@ -67,6 +67,21 @@ with SnakemakeApi(OutputSettings(dryrun=True)) as api:
 """
 
 
+# Runs snakemake without numpy and pandas, once its executors are imported: SLURM's needs both.
+WITHOUT_NUMPY = """
+import sys
+from snakemake.cli import main
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+ExecutorPluginRegistry()
+for name in [*sys.modules]:
+    if name.partition(".")[0] in ("numpy", "pandas"):
+        del sys.modules[name]
+sys.modules.update(numpy=None, pandas=None)
+main(sys.argv[1:])
+"""
+
+
 def rules():
     """Map each rule's name to its directives, {directive: text}."""
     found = {}
@@ -248,6 +263,14 @@ def test_no_flag_is_needed_to_run(clone, snakemake):
     assert result.returncode == 0, result.said
     used = yaml.safe_load((clone / "results/provenance/config.yaml").read_text())
     assert used["dataset"]["source"] == "bloodmnist"
+
+
+def test_a_plan_needs_no_numpy(bare, in_folder, environment):
+    command = [sys.executable, "-c", WITHOUT_NUMPY, "--dry-run", "--quiet", *in_folder(bare)]
+    done = subprocess.run(
+        [*map(str, command)], cwd=bare, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def test_two_lines_switch_to_the_challenges_file(clone, plan):

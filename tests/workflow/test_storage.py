@@ -57,7 +57,9 @@ def test_a_run_with_files_in_a_storage(
         assert (store / path).stat().st_size
     assert not (study / "results").exists()
     # The lock of the run lay there, and its checkpoints while it was trained.
-    assert kept.is_dir() and not (study / names.CHECKPOINTS).exists()
+    (place,) = kept.iterdir()
+    assert place.name.startswith("study-") and [*place.iterdir()]
+    assert not (study / names.CHECKPOINTS).exists()
 
 
 def test_the_data_set_in_s3(snakemake, checkout, tmp_path, s3, require_package):

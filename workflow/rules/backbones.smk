@@ -76,6 +76,7 @@ rule embed:
     resources:
         **OF_NETWORK,
         study=STUDY,
+        checkpoints=CHECKPOINTS,
     params:
         application=lookup("backbones/{backbone}/application", within=config),
         top=lookup("backbones/{backbone}/top", within=config),

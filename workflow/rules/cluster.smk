@@ -1,6 +1,7 @@
 """What jobs ask for, and what is said of a SLURM cluster before any is submitted."""
 
 import os
+from pathlib import Path
 
 from hemagrid.config import attempts, slurm
 
@@ -8,9 +9,13 @@ from hemagrid.config import attempts, slurm
 DEFAULTS = dict(workflow.resource_settings.default_resources or {})
 GIVEN = workflow.resource_settings.overwrite_resources
 
-# The profiles' own programs: before SLURM's sbatch and sacct, and what submits elsewhere.
-for program in ("slurm", "generic"):
-    os.environ.update(PATH=f"{ROOT}/profiles/{program}/bin:{os.environ.get('PATH')}")
+# The profiles' own programs: before SLURM's sbatch and sacct, and what submits elsewhere. Beside a
+# module stand the copies that snakedeploy made of them, for their user to edit.
+for profile in ("slurm", "generic"):
+    programs = Path("profiles", profile, "bin").resolve()
+    if not programs.is_dir():
+        programs = Path(ROOT, "profiles", profile, "bin")
+    os.environ.update(PATH=f"{programs}:{os.environ.get('PATH')}")
 
 
 onstart:

@@ -14,14 +14,14 @@ from hemagrid.reporting import reference
 from hemagrid.revisions import code, digest, revision
 
 # The prefix that a module is given, before every path of this study but the user's own files;
-# nothing elsewhere. It says where jobs keep their checkpoints, too, as a resource: no result
-# depends on it.
+# nothing elsewhere. Jobs are told of it as a resource: no result depends on it.
 STUDY = workflow.modifier.path_modifier.replace_prefix("")
 
 try:
     canonical = loading.canonical(config, workflow.configfiles)
     config.clear()  # or its keys would keep the order of the files
     config.update(canonical)
+    checks.check_folder()
     checks.check_layout(STUDY)
     checks.check_dataset(config, STUDY)
     checks.check_backbones(config, STUDY)
@@ -30,6 +30,13 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
+# With a storage, jobs of all studies may run in folders of the same name: its prefix tells them
+# apart.
+CHECKPOINTS = str(
+    names.checkpoints_of(
+        config["checkpoints"], STUDY, workflow.storage_settings.default_storage_prefix
+    )
+)
 RUNS = grid.grid(config)
 KNOWN = grid.known_runs(config)
 COMBINED = grid.combinations(config)

@@ -15,6 +15,8 @@ if not workflow.current_basedir.is_local:
     for file in Path(workflow.source_path("../library.txt")).read_text().split():
         fetched = workflow.source_path(f"../../{file}")
     ROOT = Path(fetched.removesuffix(file)).resolve()
+    for program in ROOT.glob("profiles/*/bin/*"):
+        program.chmod(0o755)  # Snakemake's cache keeps the text alone
 
 sys.path.insert(0, f"{ROOT}/scripts")
 # In jobs, too, this library comes before one that is installed.

@@ -50,6 +50,7 @@ rule predict:
     resources:
         **OF_NETWORK,
         study=STUDY,
+        checkpoints=CHECKPOINTS,
     params:
         precision=config["training"]["precision"],
         revision=revision("predict"),

@@ -49,6 +49,7 @@ rule train:
     resources:
         **OF_NETWORK,
         study=STUDY,
+        checkpoints=CHECKPOINTS,
     params:
         settings=lookup(
             "{run}", within={run: grid.run_settings(config, run) for run in KNOWN}

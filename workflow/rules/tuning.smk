@@ -70,6 +70,7 @@ rule search:
             runtime=240,
         ),
         study=STUDY,
+        checkpoints=CHECKPOINTS,
     params:
         settings=lookup(
             "{run}", within={run: grid.search_settings(config, run) for run in TUNED}

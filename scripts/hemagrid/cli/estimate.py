@@ -374,7 +374,7 @@ def storage(estimate):
         ),
         (
             "checkpoints, at most, if all runs train at once",
-            f"{names.CHECKPOINTS}/",
+            f"{Path(estimate.config['checkpoints'])}/",
             checkpoints,
         ),
     ]

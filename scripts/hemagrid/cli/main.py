@@ -5,6 +5,7 @@ import importlib
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from hemagrid import __version__
 from hemagrid.errors import InputError
@@ -68,6 +69,15 @@ def main(words=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except PermissionError as error:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        found = Path(error.filename)
+        if cache.is_relative_to(found) or found.is_relative_to(cache):
+            print(
+                f"Error: {found}: found no permission to write it, expected a folder for "
+                "Snakemake's cache; set XDG_CACHE_HOME to a folder of yours, for every command",
+                file=sys.stderr,
+            )
+            return 1
         print(
             f"Error: {error.filename}: found no permission to write or read it, expected a "
             "study of yours; copy it (cp -a), or ask its owner",

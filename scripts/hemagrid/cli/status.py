@@ -112,7 +112,7 @@ def runs(config, folder, now=None):
     """
     folder, now = Path(folder), _seconds(now)
     made_of_runs = combinations(config).values()
-    kept = Path(folder, config["checkpoints"])
+    kept = names.checkpoints_of(config["checkpoints"], folder)
     rows = [_run(run, folder, kept, now) for run in _planned(config, folder)]
     return rows + [_combined(run, folder, now) for run in made_of_runs]
 

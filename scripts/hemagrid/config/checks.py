@@ -163,6 +163,22 @@ def check_test_sets(config, study=""):
         _check_there(key, path, KINDS[source], is_folder=source == "folder")
 
 
+def check_folder(folder="."):
+    """Check that Snakemake can begin to keep its records where it runs.
+
+    Args:
+        folder: The working directory.
+
+    Raises:
+        InputError: It has none yet, and may not write there.
+    """
+    if not Path(folder, ".snakemake").exists() and not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{Path(folder).resolve()}: found no permission to write, expected a folder of "
+            "yours for the study; give one with --directory"
+        )
+
+
 def check_layout(study=""):
     """Check that the study's results are not of the layout in which training predicted.
 

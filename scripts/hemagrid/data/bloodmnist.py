@@ -52,6 +52,8 @@ def fetch(resolution, folder, base_url=ZENODO):
     shutil.rmtree(unfinished, ignore_errors=True)  # what a killed fetch left
     try:
         pooch.retrieve(url, f"md5:{MD5[resolution]}", fname=name, path=unfinished)
+        # pooch's file is for its owner alone.
+        (unfinished / name).chmod(unfinished.stat().st_mode & 0o666)
         os.replace(unfinished / name, path)
     except (OSError, ValueError) as error:  # no network or server; another checksum
         raise InputError(

@@ -124,6 +124,12 @@ def test_a_mistake_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, expec
             "copy it (cp -a), or ask its owner\n",
         ),
         (
+            PermissionError(13, "Permission denied", "/nonexistent"),
+            1,
+            "Error: /nonexistent: found no permission to write it, expected a folder for "
+            "Snakemake's cache; set XDG_CACHE_HOME to a folder of yours, for every command\n",
+        ),
+        (
             KeyboardInterrupt(),
             130,
             "Interrupted: this removes the caches that are left: hemagrid clean\n",
@@ -134,6 +140,8 @@ def test_what_ends_a_command_is_told_in_a_line(monkeypatch, capsys, raised, stat
     def fail(words):
         raise raised
 
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setattr("hemagrid.cli.clean.main", fail)
     assert main.main(["clean"]) == status
     assert capsys.readouterr().err == line

@@ -389,3 +389,15 @@ def test_a_file_with_a_network_is_read_without_running_it(study, text, found):
     refused = pytest.raises(InputError, match=found) if found else contextlib.nullcontext()
     with refused:
         checks.check_backbones(validated(config, SCHEMA))
+
+
+def test_a_folder_that_nobody_may_write_to_is_refused_before_snakemake_tries(
+    tmp_path, monkeypatch
+):
+    checks.check_folder(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match=f"{tmp_path}: found no permission to write"):
+        checks.check_folder(tmp_path)
+    # A colleague's study may be planned.
+    (tmp_path / ".snakemake").mkdir()
+    checks.check_folder(tmp_path)

@@ -50,6 +50,7 @@ def test_the_file_is_fetched_once(server, published, tmp_path):
     path = bloodmnist.fetch(64, folder, server)
     assert path == folder / "bloodmnist_64.npz" and list(folder.iterdir()) == [path]
     assert path.read_bytes() == published.read_bytes()
+    assert path.stat().st_mode == published.stat().st_mode  # as the umask says
     assert bloodmnist.fetch(64, folder, NOWHERE) == path
 
 
