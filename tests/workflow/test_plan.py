@@ -193,6 +193,7 @@ def test_one_result_plans_only_what_it_needs(clone, plan):
             f"results/convnext_cfg1/predictions/{test_set}.npz": "predict"
             for test_set in ("val", "test", "test_augmented", "holdout")
         },
+        "results/convnext_cfg1/latency.json": "predict",
         "results/convnext_cfg1/metrics.json": "evaluate",
         "results/convnext_cfg1/confusion_matrix.csv": "evaluate",
     }
