@@ -251,6 +251,27 @@ def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, remade):
     assert again == TRAINED | COMPARED
 
 
+def test_a_map_whose_caches_were_removed_is_not_worth_a_training(study, tmp_path, remade):
+    mapped = study.folder / names.CELL_MAP.format(backbone="mobilenetv3")
+    caches = [
+        study.folder / p.partition("/{")[0] for p in (names.ACTIVATIONS, names.EMBEDDINGS)
+    ]
+    moved = {path: tmp_path / path.name for path in [*caches, mapped]}
+    for path in caches:
+        path.rename(moved[path])
+    try:
+        assert remade() == set()
+        mapped.rename(moved[mapped])
+        assert remade() == REPORT
+        for path in caches:
+            moved[path].rename(path)
+        assert remade() == REPORT | {"map_cells"}
+    finally:
+        for path, place in moved.items():
+            if place.exists():
+                place.rename(path)
+
+
 # The user's own files.
 
 

@@ -10,15 +10,18 @@ from hemagrid.reporting.finished import report_finished
 
 TEXT = """
 Write results/report.html from the runs that are finished so far, and name those that are
-missing. Only this page is written: nothing is trained, fetched or removed. It may be called at
-any time, also while jobs run.
+missing. Runs that an earlier release evaluated are evaluated again for it. Only this page is
+written: nothing is trained, fetched or removed. It may be called at any time, also while jobs
+run.
 """
 
 
-LACKING = {
+SAID = {
+    "again": "Evaluated by an earlier release, and again for this page alone",
+    "older": "Evaluated by an earlier release and so not in it, because their predictions are "
+    "not there or cannot be read (snakemake --dry-run says what would be made again; else use "
+    "the clone that made them)",
     "missing": "Not finished and so not in it",
-    "older": "Evaluated by an earlier release and so not in it (snakemake evaluates again, in "
-    "seconds)",
     "others": "In the folder but not in this config, and so not in it",
 }
 
@@ -31,13 +34,13 @@ def main(words):
     of = load_config([recorded]) if recorded else config
     changed = differences(config, of)
     os.chdir(folder)
-    lacking = report_finished(config, names.REPORT, of)
+    found = report_finished(config, names.REPORT, of)
     print(f"Wrote {folder / names.REPORT}, by {config_name}")
     if not recorded:
         print(f"The study has no record of its config ({names.CONFIG}): is this the one?")
     if changed:
         print(f"The results are of another config, {recorded}, and the page shows that one.")
         print(f"They differ in: {listed(changed, 5)}")
-    for kind, runs in lacking.items():
+    for kind, runs in found.items():
         if runs:
-            print(f"{LACKING[kind]}: {listed(runs)}")
+            print(f"{SAID[kind]}: {listed(runs)}")

@@ -40,6 +40,7 @@ _OTHER_MARKS = (
 
 _NAME_LIMIT = 190  # pixels for a name that a user chose
 _TEXT = 12  # pixels: the size of all text
+_FEW = 10  # images of a bin with fewer say little, and set no axis
 _FULL = "full_scale"  # the parameter of charts that show the whole scale on demand
 
 
@@ -399,7 +400,8 @@ def reliability(calibration, scaled=None):
     """Draw accuracy against confidence, one series per test subset.
 
     A point is a bin, its area the number of images. On the diagonal, a run is right as often
-    as it says.
+    as it says. The axes fit the bins of at least `_FEW` images, if there are any. A line that
+    leaves the panel leads to a bin with fewer.
 
     Args:
         calibration: {subset: bins, as `metrics.calibration` returns them}.
@@ -409,7 +411,8 @@ def reliability(calibration, scaled=None):
     drawn = [of[name] for of in (calibration, scaled or {}) for name in _test_subsets(list(of))]
     bins = [bin_ for each in drawn for bin_ in each]
     largest = max((bin_["n"] for bin_ in bins), default=1)
-    seen = [value for bin_ in bins for value in (bin_["confidence"], bin_["accuracy"])]
+    many = [bin_ for bin_ in bins if bin_["n"] >= _FEW] or bins
+    seen = [value for bin_ in many for value in (bin_["confidence"], bin_["accuracy"])]
     lowest = max(0.0, min(seen, default=0.0) - 0.05)
     panel, said = _reliability_panel(calibration, largest, lowest)
     said = f"Accuracy in bins of confidence{said}"
@@ -449,13 +452,19 @@ def _reliability_panel(calibration, largest, lowest):
             n=("number of images", ","),
         ),
     )
-    points = base.mark_point(filled=True, opacity=1).encode(
-        shape=shape.legend(orient="bottom", symbolStrokeWidth=0),
-        size=alt.Size("n:Q", title="images in a bin")
-        .scale(domain=[0, largest], range=[12, 300])
-        .legend(orient="bottom", tickCount=3, symbolFillColor=_GREY, symbolStrokeWidth=0),
+    # Clipping would cut the points at 100 %, too.
+    inside = f"{_FULL} || min(datum.confidence, datum.accuracy) >= {lowest}"
+    points = (
+        base.transform_filter(inside)
+        .mark_point(filled=True, opacity=1)
+        .encode(
+            shape=shape.legend(orient="bottom", symbolStrokeWidth=0),
+            size=alt.Size("n:Q", title="images in a bin")
+            .scale(domain=[0, largest], range=[12, 300])
+            .legend(orient="bottom", tickCount=3, symbolFillColor=_GREY, symbolStrokeWidth=0),
+        )
     )
-    lines = base.mark_line(strokeWidth=1.4).encode(
+    lines = base.mark_line(strokeWidth=1.4, clip=True).encode(
         strokeDash=dash.legend(orient="bottom", symbolStrokeWidth=0)
     )
     diagonal = (

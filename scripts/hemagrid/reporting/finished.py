@@ -8,8 +8,9 @@ from hemagrid.config import grid
 from hemagrid.config.loading import nearby
 from hemagrid.errors import InputError
 from hemagrid.evaluation import agreement
-from hemagrid.evaluation.metrics import SCORES
-from hemagrid.io import open_images, read_json, read_table
+from hemagrid.evaluation.metrics import SCORES, evaluate_run
+from hemagrid.evaluation.replicates import summarize_run
+from hemagrid.io import open_images, read_json, read_table, write_json
 from hemagrid.reporting import page, pictures, provenance, reference, resources, tables
 from hemagrid.tuning import finalists
 
@@ -18,7 +19,8 @@ def report_finished(config, out, recorded=None):
     """Write the report of the runs that are finished in the current folder.
 
     It reads what is there and writes `out` alone: nothing is trained, fetched or removed, and
-    no table of the study is touched. Runs without metrics are named as missing.
+    no table of the study is touched. Runs without metrics are named as missing. Those whose
+    metrics an earlier release wrote are evaluated again, for this page alone.
 
     Args:
         config: The validated configuration.
@@ -26,9 +28,9 @@ def report_finished(config, out, recorded=None):
         recorded: That which the results are of, if it is another one: the page shows it.
 
     Returns:
-        {"missing": runs of the config without metrics, "older": runs whose metrics an earlier
-        release wrote, "others": runs that are there and not in the config}, lists of names.
-        None of them is in the report.
+        {"again": runs that are evaluated again, "older": runs of which this is not possible,
+        "missing": runs of the config without metrics, "others": runs that are there and not in
+        the config}, lists of names. All but those evaluated again are not in the report.
 
     Raises:
         InputError: The data set has not been split yet, or two runs did not predict on the
@@ -39,29 +41,41 @@ def report_finished(config, out, recorded=None):
             f"{' and '.join(absent)}: not found in {Path.cwd()}, expected a study whose images "
             f"have been split; start it with snakemake, or change to its folder{nearby('.')}"
         )
+    with tempfile.TemporaryDirectory() as folder:
+        return _write(config, out, recorded, Path(folder))
+
+
+def _write(config, out, recorded, folder):
     bases = grid.grid(config) | _tuned_runs(config)
     combined = grid.combinations(config)
     planned = [*bases, *combined]
+    replicates = {run: grid.replicates(config, base) for run, base in bases.items()}
+    replicates |= {run: [row] for run, row in combined.items()}
+    known = [*(of.name for run in planned for of in replicates[run]), *names.CONTROLS]
     stored = sorted(
         Path(path).parent.name for path in Path().glob(names.METRICS.format(run="*"))
     )
-    older = [run for run in stored if not _is_current(run)]
-    current = set(stored) - set(older)
+    former = [run for run in known if run in stored and not _is_current(run)]
+    again = [run for run in former if _evaluate_again(config, run, folder)]
+    older = [run for run in former if run not in again]
     missing = [run for run in planned if run not in stored]
+    current = {*stored} - {*older}
     runs = [run for run in planned if run in current]
     controls = [run for run in names.CONTROLS if run in current]
-    replicates = {run: grid.replicates(config, base) for run, base in bases.items()}
-    replicates |= {run: [row] for run, row in combined.items()}
-    averaged = [
-        run for run in runs if len(replicates[run]) > 1 and _exists(names.SUMMARY, run=run)
-    ]
     trained = [replicate.name for run in runs for replicate in replicates[run]]
+
+    def place(pattern, run):
+        path = pattern.format(run=run)
+        return str(folder / path) if run in again else path
+
+    averaged = [run for run in runs if len(replicates[run]) > 1]
+    averaged = [run for run in averaged if _exists(names.SUMMARY, run=run)]
     inputs = {
         "images": names.IMAGES,
         "audit": names.AUDIT,
         "metrics": [
-            (names.SUMMARY if run in averaged else names.METRICS).format(run=run)
-            # What an earlier release wrote counts as absent.
+            place(names.SUMMARY if run in averaged else names.METRICS, run)
+            # What cannot be read counts as absent.
             + (".older" if run in older else "")
             for run in [*planned, *controls]
         ],
@@ -75,10 +89,24 @@ def report_finished(config, out, recorded=None):
             for subset in grid.evaluated_subsets(config)
             for path in _existing(names.PREDICTIONS, controls, test_set=subset)
         ],
-        "confusion": _existing(names.CONFUSION, runs),
+        "confusion": [
+            path for run in runs if Path(path := place(names.CONFUSION, run)).exists()
+        ],
         "history": _existing(names.HISTORY, runs),
         "codabench": _existing(names.SCORE, config["codabench"]["runs"]),
     }
+    for run in averaged:
+        if run in again:
+            of = [replicate.name for replicate in replicates[run]]
+            summarize_run(
+                {
+                    "metrics": [place(names.METRICS, name) for name in of],
+                    "predictions": [p for p in inputs["predictions"] if Path(p).parts[1] in of],
+                },
+                place(names.SUMMARY, run),
+                bootstrap=config["evaluation"]["bootstrap"],
+                seed=grid.split_seed(config),
+            )
     optional = {
         "explanation": names.EXPLAINED_TABLE,
         "explained": names.EXPLAINED_PICTURES,
@@ -92,14 +120,13 @@ def report_finished(config, out, recorded=None):
     for backbone in grid.tunable_backbones(config):
         optional[f"map_{backbone}"] = names.CELL_MAP.format(backbone=backbone)
     inputs |= {name: path for name, path in optional.items() if Path(path).exists()}
-    with tempfile.TemporaryDirectory() as folder:
-        provenance.write_config(recorded or config, Path(folder, "config.yaml"))
-        inputs |= _compare(config, inputs, runs, Path(folder))
-        networks = [of.name for run in runs if run in bases for of in replicates[run]]
-        inputs |= _compare_answers(config, networks, Path(folder))
-        page.write_report(out, inputs, select_by=config["tuning"]["select_by"])
-    others = [run for run in stored if run not in [*planned, *names.CONTROLS]]
-    return {"missing": missing, "older": older, "others": others}
+    provenance.write_config(recorded or config, folder / "config.yaml")
+    inputs |= _compare(config, inputs, runs, folder)
+    networks = [of.name for run in runs if run in bases for of in replicates[run]]
+    inputs |= _compare_answers(config, networks, folder)
+    page.write_report(out, inputs, select_by=config["tuning"]["select_by"])
+    others = [run for run in stored if run not in known]
+    return {"again": again, "older": older, "missing": missing, "others": others}
 
 
 def _is_current(run):
@@ -114,6 +141,33 @@ def _is_current(run):
         ) from None
     subsets = metrics["subsets"].values()
     return "latency" in metrics and all(scores.keys() >= SCORES for scores in subsets)
+
+
+def _evaluate_again(config, run, folder):
+    """Evaluate a run into `folder`; return whether its files allow it."""
+    metrics = read_json(names.METRICS.format(run=run))
+    out = {
+        "metrics": folder / names.METRICS.format(run=run),
+        "confusion": folder / names.CONFUSION.format(run=run),
+        "cost": folder / names.COST.format(run=run),
+    }
+    subsets = grid.evaluated_subsets(config)
+    paths = [names.PREDICTIONS.format(run=run, test_set=subset) for subset in subsets]
+    inputs = {"predictions": [path for path in paths if Path(path).exists()]}
+    optional = {"copies": names.COPIES, "latency": names.LATENCY.format(run=run)}
+    inputs |= {name: path for name, path in optional.items() if Path(path).exists()}
+    if not inputs["predictions"]:
+        return False
+    try:
+        of = {name: metrics[name] for name in ("run", "kind", "backbone", "head")}
+        if metrics["cost"]:
+            # With that of embedding and search, whose files may be gone.
+            write_json(out["cost"], metrics["cost"])
+            inputs["cost"] = out["cost"]
+        evaluate_run(of, inputs, out, **config["evaluation"], seed=grid.split_seed(config))
+    except (InputError, KeyError):
+        return False
+    return True
 
 
 def _compare(config, inputs, runs, folder):

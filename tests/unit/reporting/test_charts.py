@@ -374,6 +374,16 @@ def test_reliability_shows_the_bins_of_the_test_subsets():
     assert "mean confidence" in texts(charts.reliability({}))
 
 
+def test_a_bin_of_few_images_does_not_stretch_the_axes_of_reliability():
+    bins = [
+        {"low": c - 0.1, "high": c, "n": n, "confidence": c, "accuracy": a}
+        for c, a, n in ((0.4, 0.0, 3), (0.8, 0.7, 10), (1.0, 1.0, 500))
+    ]
+    drawn = texts(charts.reliability({"test": bins}))
+    assert "70%" in drawn and "60%" not in drawn
+    assert "0%" in texts(charts.reliability({"test": bins[:1]}))
+
+
 def test_risk_coverage_marks_what_the_threshold_answers():
     answers = {"val": some_answers(0.5), "test": some_answers(0.2)}
     silent = some_answers(0.4) | {"coverage": 0.0, "accuracy": None}

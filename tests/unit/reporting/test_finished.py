@@ -1,5 +1,6 @@
 """A report of what is finished reads files and writes one."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def files(folder):
 def test_it_names_what_is_missing_and_touches_nothing_else(folder, config):
     before = files(folder)
     lacking = report_finished(config, folder / "my report.html")
-    assert lacking == {"missing": ["vgg16_cfg2"], "older": [], "others": []}
+    assert lacking == {"again": [], "older": [], "missing": ["vgg16_cfg2"], "others": []}
     after = files(folder)
     page = after.pop(folder / "my report.html") and (folder / "my report.html").read_text()
     assert after == before
@@ -65,19 +66,37 @@ def test_a_file_of_a_run_that_is_not_there_yet_does_no_harm(folder, config):
     assert report_finished(config, "report.html")["missing"] == ["vgg16_cfg2"]
 
 
-def test_runs_of_an_earlier_release_or_another_config_are_named(folder, config):
-    path = names.METRICS.format(run="vgg16_cfg1")
+def made_by_an_earlier_release(run):
+    """Take from the metrics of a run what an earlier release did not write."""
+    path = names.METRICS.format(run=run)
     content = io.read_json(path)
-    del content["subsets"]["test"]["abstention"]
+    del content["subsets"]["test"]["abstention"], content["latency"]
+    content["cost"]["embedding_seconds"] = 77 * 60
     io.write_json(path, content)
-    record = io.read_json(names.STUDY)
-    record.pop("release", None)
-    io.write_json(names.STUDY, record)
-    config["grid"]["cnns"] = []
-    expected = {"missing": ["vgg16_cfg2"], "older": ["vgg16_cfg1"], "others": ["baseline_cnn"]}
-    assert report_finished(config, "report.html") == expected
-    page = Path("report.html").read_text()
+
+
+def test_runs_of_an_earlier_release_are_evaluated_again(folder, config):
+    report_finished(config, "before.html")
+    for run in ("vgg16_cfg1", "vgg16_tuned"):
+        made_by_an_earlier_release(run)
+    Path(names.EMBEDDING_COST.format(backbone="vgg16")).unlink(missing_ok=True)
+    for path in Path("results", "vgg16_cfg1", "predictions").iterdir():
+        path.unlink()
+    before = files(folder)
+    found = report_finished(config, folder / "my report.html")
+    assert (found["again"], found["older"]) == (["vgg16_tuned"], ["vgg16_cfg1"])
+    after = files(folder)
+    page = after.pop(folder / "my report.html") and (folder / "my report.html").read_text()
+    assert after == before
     assert "run-vgg16_tuned" in page and "run-vgg16_cfg1" not in page
+    assert "1 h 17 min" in page
+
+
+def test_runs_of_another_config_are_named(folder, config):
+    config["grid"]["cnns"] = []
+    found = report_finished(config, "report.html")
+    assert found["others"] == ["baseline_cnn"]
+    assert "run-baseline_cnn" not in Path("report.html").read_text()
 
 
 def test_damaged_metrics_are_named(folder, config):
@@ -99,8 +118,10 @@ def test_a_run_whose_replicates_are_finished_shows_their_mean(folder, config):
         summary = content | {"replicates": [run, f"{run}_s2"]}
         io.write_json(names.SUMMARY.format(run=run), summary)
     said = "Scores are means over 2 replicates"
-    report_finished(config | {"replicates": {"cnns": 2}}, "report.html")
+    shutil.copytree("results/baseline_cnn", "results/baseline_cnn_s2")
+    found = report_finished(config | {"replicates": {"cnns": 2}}, "report.html")
     assert Path("report.html").read_text().count(said) == 1
+    assert found["others"] == []
     report_finished(config, "report.html")
     assert said not in Path("report.html").read_text()
 
