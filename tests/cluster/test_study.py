@@ -17,7 +17,7 @@ import pytest
 from hemagrid.names import TRAINED, VIEWS
 
 from ..conftest import TINY
-from .conftest import ROOT, SLOW
+from .conftest import QUICK, ROOT, SLOW
 
 
 def config(site):
@@ -106,3 +106,22 @@ def test_the_study_runs_on_the_cluster_and_every_network_on_a_gpu_of_it(site, st
         else:
             assert job["Partition"] == cpu_partition
             assert gpus(job) == 0
+
+
+def test_many_images_are_read_and_hashed_by_jobs(cluster, snakemake, in_folder, tmp_path):
+    folder = tmp_path.resolve()
+    result = snakemake(
+        folder,
+        *in_folder(folder, TINY),
+        "--profile",
+        ROOT / "profiles" / "slurm",
+        *QUICK,
+        "results/dataset/phash.csv",
+        "--config",
+        "local_images=0",
+        **cluster.variables,
+    )
+    assert result.returncode == 0, result.said[-8000:]
+    jobs = cluster.jobs(folder)
+    assert list(map(rule, jobs)) == ["smears", "acquire_dataset", "fingerprint"]
+    assert {(job["Partition"], job["JobState"]) for job in jobs} == {("cpu", "COMPLETED")}

@@ -18,6 +18,9 @@ NETWORKS = NETWORKS["cnns"] | NETWORKS["backbones"]
 ON_GPU = {"embed", "train", "predict", "views"}
 RESUMED = {"train", "search"}
 SUBMITTED = ON_GPU | {"augment", "search", "explain"}
+# What reads, compares or copies images: jobs, too, if there are many.
+OF_IMAGES = {"smears", "acquire_dataset", "fingerprint", "deduplicate", "groups", "split"}
+OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies"}
 # Named finalists are known before anything has run.
 TUNED = ("--config", "tuning={backbones: [vgg16], adamw: [convnext]}", "views=[vgg16_cfg1]")
 
@@ -123,7 +126,9 @@ def test_only_rules_that_outlast_the_start_of_a_job_become_jobs():
     _, *parts = re.split(r"^(?:rule|checkpoint) (\w+):\n", text, flags=re.M)
     rules = dict(zip(parts[::2], parts[1::2], strict=True))
     local = {name for name, body in rules.items() if "\n    localrule: True\n" in body}
-    assert rules.keys() - local == SUBMITTED
+    by_number = {name for name, body in rules.items() if "\n    localrule: LOCAL\n" in body}
+    assert by_number == OF_IMAGES
+    assert rules.keys() - local - by_number == SUBMITTED
 
 
 def test_one_machine_asks_for_memory_time_and_threads_alone(default_jobs):

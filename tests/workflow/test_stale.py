@@ -178,6 +178,7 @@ def test_a_config_that_means_the_same_makes_nothing_again(study, plan, overlay):
         ("heads: {cfg2: {dropout: [0.5]}}", ["mobilenetv3_cfg2"], {"select_finalists"}),
         ("cnns: {baseline_cnn: {dense: 32}}", ["baseline_cnn"], set()),
         ("heads: {cfg3: {learning_rate: 1.0e-2}}", [], set()),
+        ("local_images: 0", [], set()),  # on a cluster, other rules become jobs
         (
             "tuning: {space: {weight_decay: [0.1]}}",
             ["mobilenetv3_tuned_adamw"],
@@ -190,7 +191,7 @@ def test_a_config_that_means_the_same_makes_nothing_again(study, plan, overlay):
             {"select_finalists"},
         ),
     ],
-    ids=["a head", "a CNN", "a head that no run uses", "a search", "a phase"],
+    ids=["a head", "a CNN", "a head that no run uses", "where rules run", "a search", "a phase"],
 )
 def test_a_change_in_the_config_makes_its_runs_again(study, plan, overlay, text, runs, others):
     again = plan(study.folder, *study.arguments, overlay(text))

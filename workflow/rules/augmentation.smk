@@ -24,7 +24,7 @@ rule augment:
     conda:
         NETWORKS
     resources:
-        **asks(mem_mb=4000, runtime=60),
+        **of_images(mem_mb=4000, runtime=60),
         study=STUDY,
     params:
         **REDRAW,
@@ -49,11 +49,11 @@ rule originals:
         "logs/originals.log",
     benchmark:
         "benchmarks/originals.tsv"
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **LIGHT,
+        **of_images(mem_mb=1000, runtime=10),
     params:
         revision=revision("originals"),
     message:
@@ -73,11 +73,11 @@ rule audit_copies:
     benchmark:
         "benchmarks/audit_copies.tsv"
     priority: 10
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **LIGHT,
+        **of_images(mem_mb=1000, runtime=10),
     params:
         code=CODE,
     message:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from hemagrid.config import attempts, slurm
+from hemagrid.data import counting
 
 # What a profile says that every job needs, and the jobs of a rule.
 DEFAULTS = dict(workflow.resource_settings.default_resources or {})
@@ -63,6 +64,17 @@ def of_network(key):
         return (config["backbones"].get(run.backbone) or config["cnns"][run.base])[key]
 
     return find
+
+
+# What reads or compares images runs beside Snakemake while there are few of them.
+IMAGES = counting.of_study(config)
+LOCAL = IMAGES <= config["local_images"]
+
+
+def of_images(mem_mb, runtime):
+    """Return the resources of such a rule: these, and more for each full thousand of images."""
+    thousands = IMAGES // 1000
+    return asks(mem_mb=mem_mb + 4 * thousands, runtime=runtime + thousands // 2)
 
 
 LIGHT = asks(mem_mb=1000, runtime=10)

@@ -75,11 +75,11 @@ rule smears:
         "benchmarks/smears/{drawn}.tsv"
     wildcard_constraints:
         drawn=either(DRAWN),
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **LIGHT,
+        **of_images(mem_mb=1000, runtime=10),
     params:
         settings=lookup("{drawn}", within=DRAWN),
         image_size=config["dataset"]["image_size"],
@@ -103,11 +103,11 @@ rule acquire_dataset:
         "logs/acquire_dataset.log",
     benchmark:
         "benchmarks/acquire_dataset.tsv"
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **asks(mem_mb=2000, runtime=60),
+        **of_images(mem_mb=2000, runtime=60),
     params:
         settings=part(
             "dataset", "source", "image_size", "fit", "bit_depth", "classes", "strict"
@@ -130,12 +130,12 @@ rule fingerprint:
         "logs/fingerprint.log",
     benchmark:
         "benchmarks/fingerprint.tsv"
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     threads: 2
     resources:
-        **asks(mem_mb=2000, runtime=30),
+        **of_images(mem_mb=2000, runtime=30),
     params:
         revision=revision("fingerprint"),
     message:
@@ -154,11 +154,11 @@ rule deduplicate:
         "logs/deduplicate.log",
     benchmark:
         "benchmarks/deduplicate.tsv"
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **asks(mem_mb=2000, runtime=20),
+        **of_images(mem_mb=2000, runtime=20),
     params:
         settings=DUPLICATES,
         revision=revision("deduplicate"),
@@ -178,11 +178,11 @@ rule groups:
         "logs/groups.log",
     benchmark:
         "benchmarks/groups.tsv"
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **LIGHT,
+        **of_images(mem_mb=1000, runtime=10),
     params:
         settings={key: GROUPING.get(key) for key in ("pattern", "csv", "key")},
         content=content(GROUPING["csv"]) if GROUPING.get("csv") else "",
@@ -209,11 +209,11 @@ rule acquire_test_set:
         test_set="|".join(config["test_sets"]) or "(?!)",
     # What is wrong with a set is said before runs are trained.
     priority: 100
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **asks(mem_mb=2000, runtime=60),
+        **of_images(mem_mb=2000, runtime=60),
     params:
         source=THEIR_KIND,
         classes=lookup("{test_set}/classes", within=config["test_sets"]),
@@ -246,12 +246,12 @@ rule test_set:
     wildcard_constraints:
         test_set="|".join(TEST_SETS) or "(?!)",
     priority: 100
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     threads: 2
     resources:
-        **asks(mem_mb=2000, runtime=20),
+        **of_images(mem_mb=2000, runtime=20),
     params:
         settings=DUPLICATES,
         revision=revision("test_set"),
@@ -271,11 +271,11 @@ rule split:
         "logs/split.log",
     benchmark:
         "benchmarks/split.tsv"
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **LIGHT,
+        **of_images(mem_mb=1000, runtime=10),
     params:
         **({"tolerance": GROUPING["tolerance"]} if GROUPING else {}),
         shares=config["splits"],
@@ -301,11 +301,11 @@ rule audit:
         "logs/audit.log",
     benchmark:
         "benchmarks/audit.tsv"
-    localrule: True
+    localrule: LOCAL
     conda:
         "../../envs/light.yaml"
     resources:
-        **LIGHT,
+        **of_images(mem_mb=1000, runtime=10),
     params:
         settings=DUPLICATES,
         code=CODE,

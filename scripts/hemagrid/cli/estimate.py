@@ -5,7 +5,6 @@ parameters. Both are near the truth, not exact.
 """
 
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import numpy as np
 
 from hemagrid import io, names
 from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS, network_of
-from hemagrid.config.checks import BLOODMNIST_CLASSES, SECOND_LAB_CELLS
 from hemagrid.config.grid import (
     corruptions,
     evaluated_subsets,
@@ -24,11 +22,9 @@ from hemagrid.config.grid import (
     tuned_runs,
 )
 from hemagrid.config.hyperband import expected_trials, trained_epochs
-from hemagrid.data.folders import class_folders, files
-from hemagrid.errors import InputError
+from hemagrid.data.counting import BLOODMNIST_TEST, count
+from hemagrid.data.folders import class_folders
 
-# What the published files of BloodMNIST hold, at every resolution.
-_BLOODMNIST_TRAIN, _BLOODMNIST_TEST = 11_959, 3_421
 # The weights, the best ones so far and the optimizer's two moments, all float32; and as much
 # again while a new checkpoint takes the place of the old one.
 _CHECKPOINT_COPIES = 8
@@ -100,32 +96,24 @@ def count_images(config, folder="."):
         names.TEST_AUGMENTED: kept[names.TEST] * copies[names.TEST_AUGMENTED]["copies"],
     }
     if names.HOLDOUT in evaluated_subsets(config):
-        subsets[names.HOLDOUT] = _BLOODMNIST_TEST
+        subsets[names.HOLDOUT] = BLOODMNIST_TEST
     for name, test_set in config["test_sets"].items():
-        drawn = {"per_class": SECOND_LAB_CELLS, "duplicates": 0, "near_duplicates": 0}
-        subsets[name] = _found(test_set | {"classes": None, "smears": drawn}, folder)[0]
+        subsets[name] = _found(test_set | {"classes": None}, folder)[0]
     return Images(found, subsets, source)
 
 
 def _found(dataset, folder):
     """Return (number of images in the source, how it is known)."""
-    if dataset["source"] == "bloodmnist":
-        return _BLOODMNIST_TRAIN, "the known size of BloodMNIST's train split"
-    if dataset["source"] == "smears":
-        drawn = dataset["smears"]
-        planted = drawn["duplicates"] + drawn["near_duplicates"]
-        return BLOODMNIST_CLASSES * drawn["per_class"] + planted, "the number to be drawn"
-    path = Path(folder, dataset["path"])
+    path = Path(folder, dataset["path"] or "")
     if dataset["source"] == "folder":
-        found = class_folders(path, dataset["classes"]).values()
-        return sum(len(files(folder)) for folder in found), f"the files in {path}"
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as array:
-            version = np.lib.format.read_magic(array)
-            read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-            return read(array)[0][0], f"from the header of {path}"
-    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: found no npz with an array `images` ({error})") from None
+        class_folders(path, dataset["classes"])
+    known = {
+        "bloodmnist": "the known size of BloodMNIST's train split",
+        "smears": "the number to be drawn",
+        "folder": f"the files in {path}",
+        "npz": f"from the header of {path}",
+    }
+    return count(dataset, folder), known[dataset["source"]]
 
 
 def cnn_numbers(settings, image_size, classes):

@@ -1,13 +1,26 @@
 """The text of a plan."""
 
+import io
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from hemagrid.cli import plan, speeds
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured
 from hemagrid.io import write_table
 
-from .conftest import IMAGES, TRAIN, jobs_of, measured
+from .conftest import IMAGES, ROOT, TINY, TRAIN, jobs_of, measured
+
+OF_IMAGES = {"smears", "acquire_dataset", "fingerprint", "deduplicate", "groups", "split"}
+OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies"}
+PARTITIONS = """\
+PartitionName=cpu Default=YES MaxTime=UNLIMITED MaxMemPerNode=UNLIMITED
+PartitionName=gpu Default=NO MaxTime=01:00:00 MaxMemPerNode=1800
+"""
 
 
 def test_what_finalists_will_cost_stands_below_the_table(config, tmp_path):
@@ -97,3 +110,32 @@ def test_what_later_replicates_cost_is_told(config, tmp_path):
     choice = Job("select_finalists", {}, "local", 10)
     tuned = " ".join(plan.describe([choice], config, tmp_path).split())
     assert "1 search and 3 more training jobs" in tuned
+
+
+@pytest.fixture
+def many_images(tmp_path):
+    """Options for a study with groups and a test set whose header promises a million images."""
+    header = io.BytesIO()
+    shape = {"shape": (1_000_000, 96, 96, 3), "fortran_order": False, "descr": "|u1"}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(tmp_path / "lab.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    config = yaml.safe_load(TINY.read_text())
+    config["dataset"]["groups"] = {"pattern": "(?P<group>.)"}
+    config["test_sets"] = {"lab": {"source": "npz", "path": "lab.npz"}}
+    (tmp_path / "many.yaml").write_text(yaml.safe_dump(config))
+    return "--configfile", "many.yaml"
+
+
+def test_the_number_of_images_decides_what_becomes_a_job(hemagrid, many_images):
+    many, few = (
+        hemagrid("plan", *many_images, "--config", f"local_images={most}").out
+        for most in (1_000_000, 1_000_200)
+    )
+    many, few = jobs_of(many), jobs_of(few)
+    # The same rules, as often and with the same requests; only the place differs.
+    places = {rule: (many[rule].pop(1), few[rule].pop(1)) for rule in many if rule != "total"}
+    assert many == few
+    assert {rule for rule, (there, here) in places.items() if there != here} == OF_IMAGES
+    assert {places[rule] for rule in OF_IMAGES} == {("CPU", "local")}
+    assert few["acquire_test_set"][2:4] == ["560", "min"]
