@@ -18,6 +18,7 @@ from hemagrid.training import checkpoints, embeddings
 
 KILLS = 20
 SEARCH_KILLS = 3
+SPENT = dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_mib"))
 CLASSES = 3
 SUBSETS = {"train": 24, "val": 8, "test": 8, "test_augmented": 8}
 TRAINING = {

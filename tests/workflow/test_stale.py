@@ -191,7 +191,7 @@ def test_a_config_that_means_the_same_makes_nothing_again(study, plan, overlay):
             {"select_finalists"},
         ),
     ],
-    ids=["a head", "a CNN", "a head that no run uses", "where rules run", "a search", "a phase"],
+    ids=["a head", "a CNN", "a head not in use", "where rules run", "a search", "a phase"],
 )
 def test_a_change_in_the_config_makes_its_runs_again(study, plan, overlay, text, runs, others):
     again = plan(study.folder, *study.arguments, overlay(text))

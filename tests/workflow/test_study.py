@@ -27,6 +27,10 @@ TUNED = ["mobilenetv3_tuned", "mobilenetv3_tuned_adamw"]
 TRAINED = GRID + TUNED
 COMBINED = ["top", "regularized_cnn+views"]
 ANSWERING = TRAINED + COMBINED
+TABLES = (
+    "grid heads best_heads recall abstention policies speed winner controls resources "
+    "corruptions corruption_summary agreement hard_images label_noise map_mobilenetv3"
+).split()
 TUNING_TABLES = ["tuned_heads", "tuned_runs", "tuning_gain"]
 SUBSETS = ["val", "test", "test_augmented"]
 CLASSES = [
@@ -213,7 +217,12 @@ def test_metrics_keep_their_contract(study, run):
 def test_every_trained_run_has_cost_and_history(study, run):
     metrics = read(of_run(study, run, "metrics.json"))
     cost = metrics["cost"]
-    assert cost == read(of_run(study, run, "cost.json"))
+    # The shared embedding and the search belong to what a run costs.
+    own = read(of_run(study, run, "cost.json"))
+    shared = ["embedding_seconds"] * ("cnn" not in run) + ["search_seconds"] * ("tuned" in run)
+    assert sorted(cost.keys() - own.keys()) == shared
+    assert all(cost[name] > 0 for name in shared)
+    assert cost.items() >= own.items()
     made_with = cost["environment"]
     assert (made_with["device"], made_with["backend"]) == ("cpu", "tensorflow")
     assert made_with["revision"] == REVISIONS["train"]
@@ -395,11 +404,10 @@ def test_the_tables_hold_every_run(study):
     assert list(best["model"]) == ["baseline_cnn", "regularized_cnn", "mobilenetv3"]
     heads = grid.loc[["mobilenetv3_cfg1", "mobilenetv3_cfg2"]]
     assert best["run"].iloc[2] == heads["test_augmented_accuracy_pct"].idxmax()
-    published = best.set_index("model")["published_test_pct"]
-    assert list(published) == [57.9, 79.9, 92.5]
     heads = pd.read_csv(tables / "heads.csv", index_col="head", dtype=str)
     assert list(heads.index) == ["cfg1", "cfg2"]
-    assert list(heads["published_dense"]) == ["none", "512"]
+    # The cells are drawn: no published numbers stand beside theirs.
+    assert not [name for name in [*best, *heads] if name.startswith("published")]
 
 
 def test_all_runs_but_the_winner_are_held_against_it(study):
@@ -460,7 +468,7 @@ def test_the_report_says_what_the_metrics_say(study):
     assert "<strong>Random weights.</strong> mobilenetv3 started" in page
     config = yaml.safe_load((study.results / "provenance/config.yaml").read_text())
     assert config["dataset"]["image_size"] == 32
-    shown = yaml.safe_load(re.search(r"<pre>(.*?)</pre>", text, re.S)[1])
+    shown = yaml.safe_load(re.search(r'"config.yaml">(.*?)</pre>', text, re.S)[1])
     assert shown == config
 
 
@@ -490,7 +498,7 @@ def test_the_report_tells_what_jobs_asked_for_and_used(study):
     assert set(train["requested_mem_mb"].astype(float)) == {1500, 2000}
     assert (train["requested_minutes"].astype(float) > 0).all()
     assert (train["used_minutes"].astype(float) > 0).all()
-    assert "against what that job asked for" in (study.results / "report.html").read_text()
+    assert "what that job asked for" in (study.results / "report.html").read_text()
 
 
 def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
@@ -504,15 +512,7 @@ def test_snakemakes_own_report_holds_every_figure_and_table(study, snakemake):
     results = embedded(page, "results")
     assert results.keys() == {
         "results/report.html",
-        "results/tables/grid.csv",
-        "results/tables/heads.csv",
-        "results/tables/best_heads.csv",
-        "results/tables/abstention.csv",
-        "results/tables/policies.csv",
-        "results/tables/winner.csv",
-        "results/tables/corruptions.csv",
-        "results/tables/corruption_summary.csv",
-        "results/tables/resources.csv",
+        *(f"results/tables/{table}.csv" for table in TABLES),
         "results/provenance/config.yaml",
         "results/provenance/versions.json",
         "results/provenance/study.json",

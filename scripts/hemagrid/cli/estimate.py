@@ -12,6 +12,7 @@ import numpy as np
 
 from hemagrid import io, names
 from hemagrid.cli.speeds import AUGMENTATION, CNN, PARTS, network_of
+from hemagrid.config.checks import BLOODMNIST_CLASSES
 from hemagrid.config.grid import (
     corruptions,
     evaluated_subsets,

@@ -1,6 +1,7 @@
 """The text of a plan."""
 
 import io
+import os
 import zipfile
 from types import SimpleNamespace
 
@@ -11,9 +12,10 @@ import yaml
 
 from hemagrid.cli import plan, speeds
 from hemagrid.cli.estimate import Estimate, Job, Unmeasured
+from hemagrid.config import slurm
 from hemagrid.io import write_table
 
-from .conftest import IMAGES, ROOT, TINY, TRAIN, jobs_of, measured
+from .conftest import IMAGES, TINY, TRAIN, jobs_of, measured
 
 OF_IMAGES = {"smears", "acquire_dataset", "fingerprint", "deduplicate", "groups", "split"}
 OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies"}
@@ -139,3 +141,63 @@ def test_the_number_of_images_decides_what_becomes_a_job(hemagrid, many_images):
     assert {rule for rule, (there, here) in places.items() if there != here} == OF_IMAGES
     assert {places[rule] for rule in OF_IMAGES} == {("CPU", "local")}
     assert few["acquire_test_set"][2:4] == ["560", "min"]
+
+
+@pytest.fixture
+def fake_slurm(tmp_path, monkeypatch):
+    """A function that makes a program of SLURM's print a text, whatever it is asked."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    slurm.limits.cache_clear()
+    slurm._partitions.cache_clear()
+
+    def says(program, text):
+        (folder / program).write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+        (folder / program).chmod(0o755)
+
+    for program in ("scontrol", "sinfo", "sacctmgr"):
+        says(program, "")
+    return says
+
+
+def asked_by(jobs=50, qos=None, seconds=20):
+    """What a profile asks for."""
+    return SimpleNamespace(
+        jobs=jobs,
+        default_resources={"qos": SimpleNamespace(raw=qos)} if qos else None,
+        slurm_status_command="squeue",
+        slurm_init_seconds_before_status_checks=seconds,
+    )
+
+
+def test_jobs_that_can_never_start_are_named_with_what_to_lower(fake_slurm):
+    fake_slurm("scontrol", PARTITIONS + "MinJobAge = 300 sec")
+    fits = Job("train", {"run": "a_cfg1"}, "gpu", 60, 1800, "gpu")
+    long = Job("train", {"run": "b_cfg1"}, "gpu", 61, 1800, "gpu")
+    large = Job("embed", {"backbone": "b"}, "gpu", 60, 1801, "gpu")
+    other = Job("augment", {"subset": "val"}, "cpu", 9000, 9000)  # no limit there
+    local = Job("report", {}, "local", 9000, 9000, "gpu")
+    assert plan.cluster([fits, other, local], asked_by()) == []
+    assert plan.cluster([fits, long, large], asked_by()) == [
+        "train b_cfg1 can never start: it asks for runtime 61, and partition gpu allows 60. "
+        "Lower runtime in the config, or name another partition in the profile.",
+        "embed b can never start: it asks for mem_mb 1,801, and partition gpu allows 1,800. "
+        "Lower mem_mb in the config, or name another partition in the profile.",
+    ]
+
+
+def test_a_limit_on_jobs_in_the_queue_is_compared_with_the_profile(fake_slurm):
+    fake_slurm("scontrol", "MinJobAge = 300 sec")
+    fake_slurm("sacctmgr", "|short\nshort|20\nlong|60")
+    (said,) = plan.cluster([], asked_by(jobs=21))
+    assert "more than 20 jobs" in said and "allows 21" in said and "write jobs: 15," in said
+    assert plan.cluster([], asked_by(jobs=20)) == []
+    assert plan.cluster([], asked_by(jobs=50, qos="long")) == []
+
+
+def test_a_controller_that_forgets_jobs_soon_is_said_with_the_line_to_change(fake_slurm):
+    fake_slurm("scontrol", "MinJobAge = 59 sec")
+    (said,) = plan.cluster([], asked_by(seconds=20))
+    assert said.endswith("write slurm-init-seconds-before-status-checks: 19")
+    assert plan.cluster([], asked_by(seconds=19)) == []

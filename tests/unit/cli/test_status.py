@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hemagrid.cli.status import describe, runs, stages
+from hemagrid.cli.status import describe, queue, runs, stages
 from hemagrid.config.loading import load_config
 from hemagrid.io import write_json, write_text
-from hemagrid.training.checkpoints import Checkpoint, one_writer
+from hemagrid.training.checkpoints import REMINDER, WAITING, Checkpoint, one_writer
 
 RUN = "vgg16_cfg1"
 
@@ -280,3 +280,34 @@ def test_nothing_is_changed(config, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     describe(stages(config, tmp_path), runs(config, tmp_path))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_why_jobs_wait_and_which_never_start_is_said():
+    jobs = {
+        "rule_train_wildcards_a_cfg1": ("12", "Resources", False),
+        "rule_train_wildcards_b_cfg1": ("13", "Resources", False),
+        "rule_embed_wildcards_b": ("14", "PartitionTimeLimit", True),
+    }
+    assert queue(jobs).splitlines() == [
+        "In SLURM's queue: 2 for Resources, 1 for PartitionTimeLimit",
+        "embed b can never start (PartitionTimeLimit): cancel it (scancel 14), lower its "
+        "runtime or mem_mb in the config or name another partition in the profile",
+    ]
+    assert queue({}) == ""
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"cancel": "scancel 17", "pid": 5, "host": "gpu2"}, "scancel 17"),
+        ({"cancel": None, "pid": 5, "host": "gpu2"}, "kill 5, on gpu2"),
+    ],
+)
+def test_a_second_job_for_a_run_is_named_with_what_cancels_it(tmp_path, row, record, told):
+    with one_writer(RUN, tmp_path / "checkpoints"):
+        report(tmp_path)
+        write_json(tmp_path / "checkpoints" / RUN / WAITING, record)
+        assert row()["state"] == "training"
+        assert row()["note"] == f"a second job waits and holds a GPU idle: {told}"
+        # It says so again and again while it waits.
+        assert "second job" not in (row(later=2 * REMINDER)["note"] or "")
