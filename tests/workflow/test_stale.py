@@ -252,25 +252,27 @@ def test_a_deleted_model_is_trained_from_its_caches(study, tmp_path, remade):
     assert again == TRAINED | COMPARED
 
 
-def test_a_map_whose_caches_were_removed_is_not_worth_a_training(study, tmp_path, remade):
+def test_a_study_without_caches_trains_nothing_again(study, tmp_path, remade, clone, by_clone):
+    folders = [p.partition("/{")[0] for p in (names.ACTIVATIONS, names.EMBEDDINGS)]
+    caches = [file for folder in folders for file in (study.folder / folder).rglob("*.npy")]
     mapped = study.folder / names.CELL_MAP.format(backbone="mobilenetv3")
-    caches = [
-        study.folder / p.partition("/{")[0] for p in (names.ACTIVATIONS, names.EMBEDDINGS)
-    ]
-    moved = {path: tmp_path / path.name for path in [*caches, mapped]}
-    for path in caches:
-        path.rename(moved[path])
+    moved = {file: tmp_path / str(number) for number, file in enumerate([*caches, mapped])}
     try:
-        assert remade() == set()
+        for file in caches:
+            file.rename(moved[file])
+        assert caches and remade() == set()
         mapped.rename(moved[mapped])
         assert remade() == REPORT
-        for path in caches:
-            moved[path].rename(path)
+        code = clone / "scripts" / "evaluate.py"
+        code.write_text(code.read_text() + "\nchanged = True\n")
+        assert by_clone() == SEEN
+        for file in caches:
+            moved[file].rename(file)
         assert remade() == REPORT | {"map_cells"}
     finally:
-        for path, place in moved.items():
+        for file, place in moved.items():
             if place.exists():
-                place.rename(path)
+                place.rename(file)
 
 
 # The user's own files.

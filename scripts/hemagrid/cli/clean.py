@@ -1,6 +1,5 @@
 """Remove what a finished study no longer needs: cached activations and embeddings."""
 
-import shutil
 from pathlib import Path
 
 from hemagrid import names
@@ -34,9 +33,12 @@ def main(words):
             f"{jobs[0].rule}; nothing was removed. The config is {config_name}"
         )
     caches = [pattern.partition("/{")[0] for pattern in (names.ACTIVATIONS, names.EMBEDDINGS)]
+    # What embedding cost stays: without it, evaluation would have it made again, and all trained.
+    kept = Path(names.EMBEDDING_COST).name
     freed = 0
     for cache in caches:
-        files = (path for path in Path(folder, cache).rglob("*") if path.is_file())
-        freed += sum(path.stat().st_size for path in files)
-        shutil.rmtree(folder / cache, ignore_errors=True)
+        for path in Path(folder, cache).rglob("*"):
+            if path.is_file() and path.name != kept:
+                freed += path.stat().st_size
+                path.unlink()
     print(f"Removed {' and '.join(caches)}: {size(freed)}")
