@@ -33,7 +33,7 @@ def main(words):
             f"{jobs[0].rule}; nothing was removed. The config is {config_name}"
         )
     caches = [pattern.partition("/{")[0] for pattern in (names.ACTIVATIONS, names.EMBEDDINGS)]
-    # What embedding cost stays: without it, evaluation would have it made again, and all trained.
+    # Evaluation reads what embedding cost: made again, it would have all runs trained again.
     kept = Path(names.EMBEDDING_COST).name
     freed = 0
     for cache in caches:

@@ -21,10 +21,10 @@ TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 @pytest.fixture
 def hemagrid(tmp_path):
     """A function that runs `hemagrid` with some words in a folder of its own."""
-    unset = ("SNAKEMAKE_PROFILE", "KERAS_HOME")
-    environment = {name: value for name, value in os.environ.items() if name not in unset}
 
     def run(*words):
+        unset = ("SNAKEMAKE_PROFILE", "KERAS_HOME")
+        environment = {name: value for name, value in os.environ.items() if name not in unset}
         done = subprocess.run(
             [sys.executable, "-m", "hemagrid.cli.main", *map(str, words)],
             cwd=tmp_path,

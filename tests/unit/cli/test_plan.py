@@ -15,7 +15,7 @@ from hemagrid.cli.estimate import Estimate, Job, Unmeasured
 from hemagrid.config import slurm
 from hemagrid.io import write_table
 
-from .conftest import IMAGES, TINY, TRAIN, jobs_of, measured
+from .conftest import IMAGES, ROOT, TINY, TRAIN, jobs_of, measured
 
 OF_IMAGES = {"smears", "acquire_dataset", "fingerprint", "deduplicate", "groups", "split"}
 OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies"}
@@ -201,3 +201,19 @@ def test_a_controller_that_forgets_jobs_soon_is_said_with_the_line_to_change(fak
     (said,) = plan.cluster([], asked_by(seconds=20))
     assert said.endswith("write slurm-init-seconds-before-status-checks: 19")
     assert plan.cluster([], asked_by(seconds=19)) == []
+
+
+def test_the_cluster_is_asked_for_a_profile_of_slurm_and_for_no_other(hemagrid, fake_slurm):
+    fake_slurm("scontrol", PARTITIONS + "MinJobAge = 10 sec")
+    tiny = ("--configfile", TINY)
+    said = " ".join(
+        hemagrid("plan", *tiny, "--profile", ROOT / "profiles" / "slurm").out.split()
+    )
+    # Its network asks for 2000 MB, the CNNs for 1500.
+    assert "embed mobilenetv3 can never start: it asks for mem_mb 2,000" in said
+    assert "train baseline_cnn can never start: it asks for runtime 120" in said
+    assert (
+        "mem_mb 1,500" not in said
+        and "write slurm-init-seconds-before-status-checks: 3" in said
+    )
+    assert "can never" not in hemagrid("plan", *tiny).out

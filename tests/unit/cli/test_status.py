@@ -311,3 +311,16 @@ def test_a_second_job_for_a_run_is_named_with_what_cancels_it(tmp_path, row, rec
         assert row()["note"] == f"a second job waits and holds a GPU idle: {told}"
         # It says so again and again while it waits.
         assert "second job" not in (row(later=2 * REMINDER)["note"] or "")
+
+
+def test_the_command_asks_the_queue_for_jobs_of_this_folder(hemagrid, tmp_path, monkeypatch):
+    programs = tmp_path / "slurm"
+    programs.mkdir()
+    line = "7|PartitionTimeLimit|rule_train_wildcards_a_cfg1|"
+    (programs / "squeue").write_text(
+        f"#!/bin/sh\necho '{line}{tmp_path}'\necho '{line}/other'\n"
+    )
+    (programs / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    said = hemagrid("status").out
+    assert "In SLURM's queue: 1 for PartitionTimeLimit\ntrain a_cfg1 can never start" in said
