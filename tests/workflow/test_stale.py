@@ -266,9 +266,6 @@ def test_a_study_without_caches_trains_nothing_again(study, tmp_path, remade, cl
         code = clone / "scripts" / "evaluate.py"
         code.write_text(code.read_text() + "\nchanged = True\n")
         assert by_clone() == SEEN
-        for file in caches:
-            moved[file].rename(file)
-        assert remade() == REPORT | {"map_cells"}
     finally:
         for file, place in moved.items():
             if place.exists():

@@ -172,8 +172,8 @@ def cluster(jobs, arguments):
     if most is not None and arguments.jobs > most:
         found.append(
             f"SLURM refuses more than {most} jobs of yours in the queue (MaxSubmit), and the "
-            f"profile allows {arguments.jobs}: a refused submission is tried again for an hour. "
-            f"In the profile, write jobs: {max(most - 5, 1)}, with room for others of yours."
+            f"profile allows {arguments.jobs}: a refused submission is tried again for an "
+            f"hour. In the profile, write jobs: {max(most - 5, 1)}, with room for your others."
         )
     settings = SimpleNamespace(
         status_command=arguments.slurm_status_command,
