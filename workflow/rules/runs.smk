@@ -82,3 +82,20 @@ def made_of(wildcards):
         return [wildcards.run.removesuffix(names.WITH_VIEWS)]
     members = config["ensembles"][wildcards.run]["members"]
     return members or trained_replicates(wildcards)
+
+
+def is_there(path):
+    return Path(STUDY + path).exists()
+
+
+def costs_no_training(backbone):
+    """Say whether a backbone's map is there, or its embeddings are or are needed anyway.
+
+    `hemagrid clean` removes the embeddings of finished runs. If they were made again, all
+    runs of the backbone would be trained again, for a picture.
+    """
+    runs = [run.name for run in RUNS.values() if run.backbone == backbone]
+    finished = runs and all(is_there(names.MODEL.format(run=run)) for run in runs)
+    embeddings = names.EMBEDDINGS.format(backbone=backbone, subset=names.VAL)
+    mapped = is_there(names.CELL_MAP.format(backbone=backbone))
+    return mapped or is_there(embeddings) or not finished
