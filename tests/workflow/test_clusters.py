@@ -1,6 +1,5 @@
-"""PBS and Grid Engine: jobs through profiles/generic, by a qsub that runs them here."""
+"""PBS, Grid Engine and LSF: jobs through profiles, by a qsub or bsub that runs them here."""
 
-import importlib.util
 import os
 import subprocess
 from pathlib import Path
@@ -41,6 +40,48 @@ grep -vq '^State:.Z' /proc/$(cat {folder}/pid.$number)/status 2>/dev/null &&
 echo 'qstat: Unknown Job Id' >&2
 exit 1
 """
+# Runs the command in its last word as bsub does, and records how it ended for bjobs.
+BSUB = """#!/usr/bin/env python3
+import os, subprocess, sys
+from pathlib import Path
+
+folder, options, command = Path("{folder}"), sys.argv[1:-1], sys.argv[-1]
+number = str(len(list(folder.glob("job.*"))) + 1)
+(folder / f"job.{{number}}").write_text(" ".join(options))
+given = dict(zip(options[::2], options[1::2]))
+job = {{"LSB_JOBID": number, "LSB_JOBNAME": given["-J"], "LSB_QUEUE": given["-q"],
+        "LSB_BATCH_JID": number, "LSB_JOBINDEX": "0", "LSB_DJOB_NUMPROC": given["-n"],
+        "LSB_HOSTS": "node1", "LSB_MCPU_HOSTS": "node1 " + given["-n"],
+        "LS_SUBCWD": given["-cwd"], "LSB_OUTPUTFILE": given["-o"]}}
+ended = folder / f"ended.{{number}}"
+subprocess.Popen(
+    ["sh", "-c", f"( {{command}} ); echo $? > {{ended}}"],
+    cwd=given["-cwd"],
+    env=os.environ | job,
+    stdout=open(given["-o"], "w"),
+    stderr=subprocess.STDOUT,
+    start_new_session=True,
+)
+print(f"Job <{{number}}> is submitted to queue <{{given['-q']}}>.")
+"""
+BJOBS = """#!/bin/sh
+for job in {folder}/job.*; do
+    state=RUN ended={folder}/ended.${{job##*.}}
+    [ ! -s $ended ] || if [ $(cat $ended) = 0 ]; then state=DONE; else state=EXIT; fi
+    echo ${{job##*.}} $state
+done
+"""
+# Where the executor finds the cluster's configuration.
+BADMIN = """#!/bin/sh
+echo MBD configuration
+echo LSB_SHAREDIR = {folder}
+echo LSF_CONFDIR = {folder}
+echo LSF_UNIT_FOR_LIMITS = MB
+"""
+LSCLUSTERS = """#!/bin/sh
+echo CLUSTER_NAME STATUS
+echo here ok
+"""
 
 
 @pytest.fixture(params=["pbs", "sge"])
@@ -54,12 +95,8 @@ def scheduler(request, tmp_path):
     return request.param, folder, {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-def test_jobs_run_through_qsub(scheduler, tmp_path, snakemake, in_folder):
-    if not importlib.util.find_spec("snakemake_executor_plugin_cluster_generic"):
-        reason = "pip install snakemake-executor-plugin-cluster-generic"
-        if os.environ.get("HEMAGRID_REQUIRE_ALL_TESTS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+def test_jobs_run_through_qsub(scheduler, tmp_path, snakemake, in_folder, require_package):
+    require_package("snakemake_executor_plugin_cluster_generic")
     kind, folder, variables = scheduler
     study, profile = tmp_path / "study", tmp_path / "generic"
     study.mkdir()
@@ -79,6 +116,32 @@ def test_jobs_run_through_qsub(scheduler, tmp_path, snakemake, in_folder):
     (asked,) = (path.read_text() for path in folder.glob("job.*"))
     expected = {"pbs": "mem=4000mb,walltime=3600", "sge": "mem_free=4000M -pe smp 1"}
     assert "-N augment" in asked and expected[kind] in asked
+
+
+def test_jobs_run_through_bsub(tmp_path, snakemake, in_folder, require_package):
+    require_package("snakemake_executor_plugin_lsf")
+    folder, study = tmp_path / "scheduler", tmp_path / "study"
+    study.mkdir()
+    parameters = folder / "lsbatch" / "here" / "configdir" / "lsb.params"
+    parameters.parent.mkdir(parents=True)
+    parameters.write_text("Begin Parameters\nDEFAULT_QUEUE = normal\nEnd Parameters\n")
+    programs = {"bsub": BSUB, "bjobs": BJOBS, "badmin": BADMIN, "lsclusters": LSCLUSTERS}
+    for name, text in programs.items():
+        (folder / name).write_text(text.format(folder=folder))
+        (folder / name).chmod(0o755)
+    made = snakemake(
+        study,
+        "results/dataset/val.npy",
+        *in_folder(study, TINY),
+        *("--profile", ROOT / "profiles" / "lsf", "--latency-wait", 5),
+        *("--seconds-between-status-checks", 1),
+        PATH=f"{folder}:{os.environ['PATH']}",
+    )
+    assert made.returncode == 0, made.said
+    (asked,) = (path.read_text() for path in folder.glob("job.*"))
+    assert "Snakemake_rule_augment:subset=val" in asked
+    expected = "-P default -q normal -W 60 -n 1 -R rusage[mem=4000.0] -R span[hosts=1]"
+    assert expected in asked
 
 
 @pytest.mark.parametrize(
