@@ -90,6 +90,10 @@ def export_network(network, format, images, out):
 
 def _convert(network, format, path):
     options = {"input_signature": [network.input]}
+    if format == "onnx":
+        from tf2onnx.handler import tf_op
+
+        tf_op.register_handler(_erfc, 9, ["Erfc"], "", {})  # ONNX has Erf since its version 9
     if format == "tflite":
         import tensorflow
 
@@ -101,6 +105,15 @@ def _convert(network, format, path):
         network.export(path, format=_KERAS_NAMES[format], verbose=False, **options)
         if format == "onnx":
             _keep_constants(network, path)
+
+
+def _erfc(graph, node, **_):
+    """Write erfc(x), of which GELU is made and which tf2onnx does not know, as 1 - erf(x)."""
+    made = {"shapes": node.output_shapes, "dtypes": node.output_dtypes}
+    one = graph.make_const(f"{node.name}/one", np.float32(1)).output
+    graph.remove_node(node.name)
+    erf = graph.make_node("Erf", node.input, **made).output
+    graph.make_node("Sub", [*one, *erf], name=node.name, outputs=node.output, **made)
 
 
 def _keep_constants(network, path):

@@ -10,7 +10,7 @@ CNN = {"filters": [4], "batch_norm": True, "dropout": 0.2, "dense": 8, "dense_dr
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A network as it comes from a file, with a constant in front, as some backbones have."""
+    """A network as it comes from a file, with a constant and GELU, as some backbones have."""
     import keras
     import numpy as np
 
@@ -18,7 +18,7 @@ def network(tmp_path_factory):
     from hemagrid.models.cnns import build_cnn
 
     pixels = keras.Input((16, 16, 3))
-    shifted = pixels - np.float32([103.9, 116.8, 123.7])
+    shifted = keras.activations.gelu(pixels - np.float32([103.9, 116.8, 123.7]))
     path = tmp_path_factory.mktemp("run") / "model.keras"
     keras.Model(pixels, build_cnn(CNN, 16, 3)(shifted)).save(path)
     return load_network(path)
