@@ -23,6 +23,25 @@ CLONED = ("config", "envs", "profiles", "scripts", "workflow")
 PATIENCE = 600  # seconds that any one command may take
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Group tests for `pytest -n 2 --dist loadgroup`: a group runs in one process.
+
+    Tests of the cluster share one SLURM, those that look at the small study share its run, and
+    the others share what their file sets up. The two long groups come first.
+    """
+    for item in items:
+        if (ROOT / "tests" / "cluster") in item.path.parents:
+            group = "cluster"
+        elif "study" in item.fixturenames and "unit" not in item.path.parts:
+            group = "study"
+        else:
+            group = str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
+    long = ("cluster", "study")
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in long)
+
+
 @pytest.fixture(scope="session")
 def require_program():
     """A function from a program and its Debian package to the program's path.

@@ -13,6 +13,7 @@ import pytest
 from made_study import make_study
 from PIL import Image
 
+from hemagrid.reporting import page as reporting
 from hemagrid.reporting.page import write_report
 
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
@@ -112,6 +113,18 @@ def made(tmp_path_factory):
     inputs = make_study(folder, RUNS, CLASSES, per_class=20, absent=["platelet"])
     write_report(folder / "report.html", inputs, select_by="test_augmented")
     return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """The made report as if its runs were too many, so that one alone has its details in it."""
+    folder = tmp_path_factory.mktemp("crowded")
+    inputs = make_study(folder, RUNS, CLASSES, per_class=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "LISTED", 2)
+        patch.setattr(reporting, "DETAILED", 1)
+        write_report(folder / "results" / "report.html", inputs, select_by="test_augmented")
+    return folder / "results" / "report.html"
 
 
 @pytest.fixture(scope="session")
@@ -345,6 +358,19 @@ def test_a_link_to_a_run_opens_its_fold(browse, made):
     assert 0 <= top < 900
 
 
+def test_a_link_to_one_of_too_many_runs_leads_to_its_files(browse, crowded):
+    tab = browse(crowded)
+    tab.click("document.querySelector('#grid a[href=\"#run-vgg16_cfg1\"]')")
+    entry = "document.getElementById('run-vgg16_cfg1')"
+    fold = f"{entry}.closest('details')"
+    opened = f"{fold}.open ? done() : {fold}.addEventListener('toggle', done)"
+    tab.run(f"new Promise((done) => {opened})")
+    links = tab.run(f"[...{entry}.querySelectorAll('a')].map((a) => a.href)")
+    here = crowded.parent.as_uri()
+    assert f"{here}/vgg16_cfg1/metrics.json" in links
+    assert (crowded.parent / "vgg16_cfg1" / "metrics.json").exists()
+
+
 def test_all_folds_of_runs_open_and_close_at_once(browse, made):
     tab = browse(made)
     states = "[...document.querySelectorAll('#runs > details')].map((fold) => fold.open)"
@@ -404,8 +430,10 @@ axe.run({
 """
 
 
-def test_axe_finds_nothing_at_any_width_in_any_colours(browse, made, axe):
-    tab = browse(made)
+@pytest.mark.parametrize("which", ["made", "study", "crowded"])
+def test_axe_finds_nothing_at_any_width_in_any_colours(browse, which, axe, request):
+    found = request.getfixturevalue(which)
+    tab = browse(found.results / "report.html" if which == "study" else found)
     tab.open_folds()
     tab.run("document.querySelector('.matrix td button').click()")
     tab.run(axe)

@@ -4,7 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import jinja2
 import numpy as np
@@ -37,9 +37,14 @@ from hemagrid.evaluation.metrics import (
 )
 from hemagrid.evaluation.predictions import by_run, read_predictions
 from hemagrid.names import (
+    CARD,
+    CONTROLS,
     ENSEMBLE,
     HOLDOUT,
+    METRICS,
     OWN,
+    REPORT,
+    RUN_FIGURE,
     TEST,
     TEST_AUGMENTED,
     TRAINED,
@@ -68,8 +73,9 @@ from hemagrid.tuning.trials import best_trial, read_trials
 GROUPS = 10  # examples of each finding about the data
 MISTAKES = 12  # pictures of a run's mistakes
 NAMED = 3  # runs of a majority that are named where runs were not made alike
-SPEEDS = 100  # runs in the table of latencies
-COMPARED = 30  # runs side by side, the most accurate ones
+LISTED = 100  # runs in a table, the most accurate ones; that of all runs has every one
+DETAILED = 30  # runs in a chart; if there are too many to list, also those with all about them
+JOBS = 200  # jobs in their table
 PAIRED = 20  # runs of which every pair is drawn
 FEW = 6  # runs whose recalls share a chart
 PER_CELL = 6  # pictures of one cell of a confusion matrix
@@ -161,6 +167,9 @@ def write_report(out, inputs, *, select_by):
         "card": study.best and model_card.facts(study.metrics[study.best], study.config),
         "agreement": study.agreement(),
         "runs": study.runs(),
+        "others": study.others(),
+        "listed": LISTED if study.too_many else None,
+        "drawn_runs": len(study.shown_runs(DETAILED)),
         "blank": {
             subset_title(subset): (int(blank.sum()), len(blank))
             for subset, blank in study.blank.items()
@@ -246,6 +255,7 @@ class _Study:
         }
         self.album = pictures.Album(self.images, PICTURES, self.blank)
         self.drawn = []
+        self.too_many = sum(m is not None for m in self.metrics.values()) > LISTED
 
     def answer(self):
         """The best run beside its rivals and the published numbers; None without any run."""
@@ -301,8 +311,11 @@ class _Study:
                 for subset, rows in winner[single].groupby("subset", sort=False)
             ],
             "frugal": self._frugal(winner, good),
-            "differences": text.shown(winner.drop(columns="compared_with")),
-            "controls": text.shown(controls),
+            # The words above these tables say what the p values are corrected for.
+            "differences": text.shown(
+                self._few(winner.drop(columns=["compared_with", "family"]))
+            ),
+            "controls": text.shown(self._few(controls.drop(columns="family"))),
         }
 
     def beyond(self):
@@ -428,10 +441,12 @@ class _Study:
                 {"run": run, "kind": kind, "cells": cells}
                 for run, kind, *cells in zip(table["run"], table["kind"], *columns, strict=True)
             ],
-            "full": text.shown(self.grid),
+            "full": text.shown(self._few(self.grid)),
             "replicates": self._replicates(),
             "devices": sorted({machine["gpu"] or machine["cpu"] for machine in machines}),
-            "accuracy": self._draw(self.best and charts.accuracy_chart(self.grid)),
+            "accuracy": self._draw(
+                self.best and charts.accuracy_chart(self._few(self.grid, DETAILED))
+            ),
             "cost": self._draw(self.best and charts.cost_chart(self.grid)),
         }
 
@@ -440,7 +455,7 @@ class _Study:
         if "replicates" not in self.inputs:
             return None
         texts = ("run", "replicate_of", "kind", "backbone", "head")
-        return text.shown(io.read_sparse(self.inputs["replicates"], *texts))
+        return text.shown(self._few(io.read_sparse(self.inputs["replicates"], *texts)))
 
     def test_sets(self):
         """Each test set of other images: its runs there and on the study's test images."""
@@ -466,7 +481,7 @@ class _Study:
                     "holdout": subset == HOLDOUT,
                     "n": known["n"],
                     "lacking": [name for name, of in per_class if not of["support"]],
-                    "drops": text.shown(rows.reindex(columns=["run", *columns])),
+                    "drops": text.shown(self._few(rows).reindex(columns=["run", *columns])),
                 }
             )
         return found
@@ -552,7 +567,8 @@ class _Study:
     def policies(self):
         """Accuracy by augmentation policy, a table per augmented subset, in columns; None if no
         run has it."""
-        shown = text.shown(tables.policies_table(self.metrics))
+        table = self._few(tables.policies_table(self.metrics))
+        shown = text.shown(table)
         if shown.empty:
             return None
         subsets = {}
@@ -565,8 +581,7 @@ class _Study:
             parts = policies[policies["policy"] != text.spell(ALL, "policy")]
             counts = parts[["policy", "copies", "blank copies"]].to_dict("split")["data"]
             subsets[images] = {"table": wide.reset_index(), "counts": counts, "chart": None}
-        table = tables.policies_table(self.metrics)
-        table = table[table["run"].isin(self.shown_runs(COMPARED)) & (table["policy"] != ALL)]
+        table = table[table["run"].isin(self.shown_runs(DETAILED)) & (table["policy"] != ALL)]
         for subset, rows in table.groupby("subset", sort=False):
             if rows["policy"].nunique() > 1:
                 chart = self._draw(charts.accuracy_by_policy(rows))
@@ -583,9 +598,16 @@ class _Study:
         best = sorted(known, key=known.get, reverse=True)[:count]
         return [run for run in known if run in best]
 
+    def _few(self, table, most=None):
+        """Keep the most accurate runs and the controls of a table, if there are too many."""
+        if not self.too_many:
+            return table
+        kept = {self.best, *self.shown_runs(most or LISTED), *CONTROLS}
+        return table[table["run"].isin(kept)]
+
     def side_by_side(self):
         """Learning curves of runs in one chart, and the recall of each class by each run."""
-        runs = self.shown_runs(COMPARED)
+        runs = self.shown_runs(DETAILED)
         if not runs:
             return None
         curves = {
@@ -611,9 +633,8 @@ class _Study:
         table = tables.speed_table(self.metrics, watts)
         if table.empty:
             return None
-        kept = self.shown_runs(SPEEDS)
-        shown = table[table["run"].isin(kept)].dropna(axis="columns", how="all")
-        return {"table": text.shown(shown), "all": len(table), "watts": watts}
+        shown = self._few(table).dropna(axis="columns", how="all")
+        return {"table": text.shown(shown), "watts": watts}
 
     def agreement(self):
         """How far runs agree, and what confusion matrices of two runs differ in."""
@@ -657,10 +678,11 @@ class _Study:
         """What runs answer that may abstain, and how well their confidence is calibrated."""
         if self.best is None:
             return None
+        drawn = {run: self.metrics[run] for run in self.shown_runs(DETAILED)}
         return {
             "target": TARGET,
-            "chart": self._draw(charts.risk_coverage_of_runs(self.metrics)),
-            "table": text.shown(tables.abstention_table(self.metrics)),
+            "chart": self._draw(charts.risk_coverage_of_runs(drawn or self.metrics)),
+            "table": text.shown(self._few(tables.abstention_table(self.metrics))),
         }
 
     def corruptions(self):
@@ -673,8 +695,10 @@ class _Study:
             return None
         of_kinds = table.groupby("corruption", sort=False)["fall_points"].mean()
         falls = summary.sort_values("mean_fall_points", kind="stable", ascending=False)
+        few = self.shown_runs(DETAILED)
+        drawn = [of[of["run"].isin(few)] for of in (table, summary)]
         return {
-            "chart": self._draw(charts.corruption_heat_map(table, summary)),
+            "chart": self._draw(charts.corruption_heat_map(*drawn)),
             "severities": sorted(map(int, table["severity"].unique())),
             "kinds": len(of_kinds),
             "most": falls.iloc[0],
@@ -684,8 +708,8 @@ class _Study:
             "largest": table.loc[table["fall_points"].idxmax()],
             "reference": REFERENCE,
             "has_reference": "mce_pct" in summary,
-            "summary": text.shown(summary),
-            "table": text.shown(table),
+            "summary": text.shown(self._few(summary)),
+            "table": text.shown(table[table["run"].isin(few)]),
             "examples": self._examples(list(of_kinds.index)),
         }
 
@@ -704,14 +728,14 @@ class _Study:
         }
 
     def runs(self):
-        """All about each run; the best one comes first and chooses its pictures first.
+        """All about each run, or the most accurate ones if there are too many.
 
-        `cells` holds the pictures of confusion matrices: {subset: {"true,predicted": [[number
-        in the album, confidence in %]]}}.
+        The best one comes first and chooses its pictures first. `cells` holds the pictures of
+        confusion matrices: {subset: {"true,predicted": [[number in the album, confidence in
+        %]]}}.
         """
         entries = []
-        evaluated = [run for run, m in self.metrics.items() if m]
-        for run in sorted(evaluated, key=lambda run: run != self.best):
+        for run in sorted(self._detailed(), key=lambda run: run != self.best):
             metrics = self.metrics[run]
             entry = {"name": run, "metrics": metrics, "cells": {}, "mistakes": None}
             entry |= {"matrices": [], "curves": None, "reliability": None, "stale": []}
@@ -756,6 +780,30 @@ class _Study:
                     ]
             entries.append(entry)
         return entries
+
+    def _detailed(self):
+        """Name the runs with all about them in the page."""
+        evaluated = [run for run, m in self.metrics.items() if m]
+        few = {self.best, *self.shown_runs(DETAILED)}
+        return [run for run in evaluated if run in few or not self.too_many]
+
+    def others(self):
+        """The other runs, with the files about each: {run: {what: path beside the page}}."""
+        detailed = self._detailed()
+        found = {}
+        for run, metrics in self.metrics.items():
+            if not metrics or run in detailed:
+                continue
+            files = {"metrics": METRICS}
+            if metrics["kind"] != "control":
+                files["confusion matrix"] = RUN_FIGURE
+            if metrics["kind"] in TRAINED:
+                files |= {"learning curves": RUN_FIGURE, "model card": CARD}
+            found[run] = {}
+            for what, path in files.items():
+                path = path.format(run=run, figure=what.replace(" ", "_"), format="svg")
+                found[run][what] = PurePosixPath(path).relative_to(Path(REPORT).parent)
+        return found
 
     def explanation(self):
         """Where the network looked: pictures beside their spotlights, by true class."""
@@ -834,7 +882,10 @@ class _Study:
         jobs = resources.read_usage(self.inputs["resources"])
         return {
             "rules": resources.summary(jobs),
-            "jobs": resources.shown(jobs),
+            "jobs": resources.shown(
+                jobs if len(jobs) <= JOBS else jobs.nlargest(JOBS, "used_minutes")
+            ),
+            "all": len(jobs),
             "totals": resources.totals(jobs),
         }
 
@@ -891,7 +942,7 @@ def _named(made_with):
     for what, same in made_with.groupby("what", sort=False):
         total = sum(map(len, same["runs"]))
         for value, runs in zip(same["value"], same["runs"], strict=True):
-            said = ", ".join(runs)
+            said = text.few(runs)
             if len(runs) == total > 1:
                 said = f"all {total} runs"
             elif len(runs) > max(NAMED - 1, total / 2):

@@ -898,6 +898,38 @@ def test_the_winner_chooses_its_pictures_first(study):
     assert [confidence for _, confidence in chosen] == pytest.approx(surest, abs=0.051)
 
 
+def test_of_too_many_runs_the_page_has_the_best_and_links_to_the_others(small, monkeypatch):
+    monkeypatch.setattr(reporting, "LISTED", 3)
+    monkeypatch.setattr(reporting, "DETAILED", 2)
+    skills = {f"vgg16_cfg{n}": 0.15 * n for n in range(1, 6)}
+    made = small(skills | dict.fromkeys(CONTROLS, 0.0), select_by=TEST)
+    page = made.write(TEST)
+    by_accuracy = sorted(
+        skills, key=lambda run: -made.metrics(run)["subsets"][TEST]["accuracy"]["value"]
+    )
+    assert set(page.grid()) >= {*skills, *CONTROLS}
+
+    folds = page.by_id("runs").findall("details")
+    detailed = [fold.get("id") for fold in folds if fold.get("id")]
+    assert sorted(detailed) == sorted(f"run-{run}" for run in by_accuracy[:2])
+    (others,) = [fold for fold in folds if not fold.get("id")]
+    assert [item.get("id") for item in others.iter("li")] == [
+        f"run-{run}" for run in (*skills, *CONTROLS) if f"run-{run}" not in detailed
+    ]
+    links = {a.get("href") for a in others.iter("a")}
+    for run in by_accuracy[2:]:
+        assert f"{run}/metrics.json" in links and (made.results / run / "metrics.json").exists()
+        assert f"{run}/confusion_matrix.svg" in links and f"{run}/README.md" in links
+    assert "random_labels/metrics.json" in links
+    assert "random_labels/confusion_matrix.svg" not in links
+
+    (full,) = [
+        fold for fold in page.all("details") if text(fold).startswith("Every metric of every")
+    ]
+    assert set(rows_of(full.find(".//table"))) == {*by_accuracy[:3], *CONTROLS}
+    assert "results/tables/grid.csv has every run" in text(full)
+
+
 def test_a_full_album_leaves_cells_without_pictures(study, small, monkeypatch):
     monkeypatch.setattr(reporting, "PICTURES", 5)
     page = study.write()
