@@ -23,7 +23,7 @@ OPTIONS = [
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--remote-debugging-pipe",
 ]
-PATIENCE = 60  # seconds that any one answer may take
+PATIENCE = 180  # seconds that any one answer may take
 # The protocol's numbers for keys: windowsVirtualKeyCode, and the text they type.
 KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Space": (32, " ")}
 
