@@ -103,8 +103,8 @@ def bare(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def everything(bare, plan, in_folder):
-    """The plan of the whole study as published."""
-    return plan(bare, *in_folder(bare))
+    """The plan of the whole study as published, asked for by the name of its rule."""
+    return plan(bare, *in_folder(bare), "all")
 
 
 def of_runs(planned, rule):
