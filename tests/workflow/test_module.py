@@ -15,6 +15,7 @@ from hemagrid.config.loading import _laid_over
 from ..conftest import ROOT, TINY
 from .test_profiles import JOBS
 
+ONE_RUN = ROOT / "tests" / "workflow" / "one_run.yaml"
 TAG = "v9"
 LOCAL = "'{checkout}/workflow/Snakefile'"
 GITHUB = f"github('lab/hemagrid', path='workflow/Snakefile', tag='{TAG}')"
@@ -97,15 +98,20 @@ def both(github, tiny, checkout, tmp_path_factory):
     return write_user(folder, BOTH, checkout, first=tiny, second=own)
 
 
-def test_a_local_module_plans_what_the_clone_does(tiny, plan, expected, checkout, tmp_path):
+def test_a_module_plans_what_the_clone_does(tiny, github, plan, expected, checkout, tmp_path):
     of_clone = expected(tiny)
-    for renamed, names, prefix in (("", "", None), ("", "", "a"), (" as hg_*", "hg_", "a")):
-        snakefile = module("hemagrid", LOCAL, renamed, prefix)
+    for source, renamed, names, prefix in (
+        (LOCAL, "", "", None),
+        (LOCAL, "", "", "a"),
+        (LOCAL, " as hg_*", "hg_", "a"),
+        (GITHUB, "", "", None),
+    ):
+        snakefile = module("hemagrid", source, renamed, prefix)
         folder = write_user(tmp_path, snakefile, checkout, hemagrid=tiny)
         under = f"{prefix}/" if prefix else ""
-        assert plan(folder) == {
+        assert plan(folder, **github) == {
             under + file: names + rule for file, rule in of_clone.items()
-        }, (renamed, prefix)
+        }, (source, renamed, prefix)
 
 
 def test_two_modules_plan_what_two_clones_do(both, github, tiny, plan, expected):
@@ -120,11 +126,20 @@ def test_two_modules_plan_what_two_clones_do(both, github, tiny, plan, expected)
         assert of_it == expected(config)
 
 
-def test_the_data_set_is_made_under_the_prefix_alone(both, github, snakemake):
-    before = {path.name for path in both.iterdir()}
-    done = snakemake(both, "a/results/dataset/audit.json", "--cores", 2, **github)
+def test_a_module_from_github_runs_to_its_report_under_its_prefix_alone(
+    github, snakemake, checkout, tmp_path
+):
+    snakefile = module("hemagrid", GITHUB, " as hg_*", "cells")
+    config = yaml.safe_load(ONE_RUN.read_text())
+    folder = write_user(tmp_path, snakefile, checkout, hemagrid=config)
+    before = {path.name for path in folder.iterdir()}
+    done = snakemake(folder, "--cores", 2, **github)
     assert done.returncode == 0, done.said[-4000:]
-    assert {path.name for path in both.iterdir()} - before <= {"a", ".snakemake"}
+    assert {path.name for path in folder.iterdir()} - before == {"cells", ".snakemake"}
+    report = (folder / "cells" / "results" / "report.html").read_text()
+    assert f"(github.com/lab/hemagrid {TAG})" in report
+    again = snakemake(folder, "--dry-run", **github)
+    assert "Nothing to be done" in again.said, again.said[-4000:]
 
 
 def test_a_finished_study_is_reported_by_a_module_and_names_its_release(
