@@ -1,6 +1,7 @@
 """Studies whose files lie in a storage of Snakemake's plugins."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,12 +16,13 @@ from ..conftest import ROOT
 
 CONFIG = ROOT / "tests" / "workflow" / "one_run.yaml"
 RUN = "regularized_cnn"
+SLOW = os.environ.get("HEMAGRID_SLOW_FAULTS") == "1"
 
 
 @pytest.fixture
 def s3(require_package):
     """The address of an S3 server on this machine that forgets everything at its end."""
-    require_package("moto")
+    require_package("moto", "snakemake_storage_plugin_s3")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -62,16 +64,28 @@ def test_a_run_with_files_in_a_storage(
     assert not (study / names.CHECKPOINTS).exists()
 
 
-def test_the_data_set_in_s3(snakemake, checkout, tmp_path, s3, require_package):
-    require_package("snakemake_storage_plugin_s3")
+def run_in_s3(target, snakemake, checkout, folder, address):
+    """Make a target with all files in S3; return a function that reads one from there."""
     import boto3
 
     access = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "a", "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "b"}
-    options = ["--storage-s3-endpoint-url", s3, "--directory", tmp_path]
+    options = ["--storage-s3-endpoint-url", address, "--directory", folder]
     words = stored_in("s3", "s3://cells/study", *options)
-    done = snakemake(checkout, names.AUDIT, *words, AWS_DEFAULT_REGION="us-east-1", **access)
+    done = snakemake(checkout, target, *words, AWS_DEFAULT_REGION="us-east-1", **access)
     assert done.returncode == 0, done.said
+    assert not (folder / "results").exists()
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
-    client = boto3.client("s3", region_name="us-east-1", endpoint_url=s3, **keys)
-    audit = client.get_object(Bucket="cells", Key=f"study/{names.AUDIT}")["Body"].read()
-    assert json.loads(audit)["counts"]["kept"]
+    client = boto3.client("s3", region_name="us-east-1", endpoint_url=address, **keys)
+    return lambda path: client.get_object(Bucket="cells", Key=f"study/{path}")["Body"].read()
+
+
+def test_the_data_set_in_s3(snakemake, checkout, tmp_path, s3):
+    read = run_in_s3(names.AUDIT, snakemake, checkout, tmp_path, s3)
+    assert json.loads(read(names.AUDIT))["counts"]["kept"]
+
+
+@pytest.mark.skipif(not SLOW, reason="takes minutes: set HEMAGRID_SLOW_FAULTS=1")
+def test_a_study_in_s3_up_to_its_report(snakemake, checkout, tmp_path, s3):
+    read = run_in_s3("all", snakemake, checkout, tmp_path, s3)
+    assert RUN in read(names.REPORT).decode()
+    assert read(names.MODEL.format(run=RUN))
