@@ -1156,6 +1156,7 @@ def pareto_front(cost, score):
     return ~(beaten | np.isnan(cost) | np.isnan(score))
 
 
+_NAMED = 30  # runs in a panel of `cost_chart` that all have their names
 _PANEL = 340, 320  # width and height of a panel of `cost_chart`
 _COLOURS = (_BLUE, _ORANGE, _GREEN, _PURPLE, _GREY)
 _KINDS = {CNN: "CNN"}
@@ -1170,7 +1171,8 @@ def cost_chart(grid):
 
     The accuracy is that on augmented test images, or on test images if there are none. Filled
     points, joined by a line, are the Pareto front. A run of a backbone is labelled with its
-    head. Controls and missing runs have no cost and are left out.
+    head; of many runs, only those on the front are labelled and have their interval drawn.
+    Controls and missing runs have no cost and are left out.
 
     Args:
         grid: Data frame, as `tables.grid_table` returns it.
@@ -1206,6 +1208,8 @@ def cost_chart(grid):
 
 def _cost_panel(runs, images, cost, front):
     width, height = _PANEL
+    named = front | (len(runs) <= _NAMED)
+    runs = runs.assign(named=named, label=runs["label"].where(named, ""))
     x_domain = _domain(np.log10(runs[cost]), margin=0.12)
     y_domain = _domain(runs[["low", "high"]], margin=0.05)
     x = width * _scaled(np.log10(runs[cost]), x_domain)
@@ -1250,17 +1254,18 @@ def _cost_panel(runs, images, cost, front):
     staircase = base.transform_filter("datum.front").mark_line(
         interpolate="step-after", strokeWidth=1.2, strokeDash=[4, 3], opacity=0.8, color=_GREY
     )
-    intervals = base.encode(looks[0], y="low:Q", y2="high:Q").mark_rule(opacity=0.7)
+    known = base.transform_filter("datum.named")
+    intervals = known.encode(looks[0], y="low:Q", y2="high:Q").mark_rule(opacity=0.7)
     points = base.encode(*looks)
     # A label far from its point is joined to it by a line.
-    leaders = base.transform_filter("abs(datum.dy) > 14").mark_rule(
+    leaders = known.transform_filter("abs(datum.dy) > 14").mark_rule(
         strokeWidth=0.6,
         opacity=0.6,
         x2Offset=alt.expr("6 * datum.side"),
         y2Offset=alt.expr("datum.dy"),
     )
     names = _haloed(
-        base.encode(text="label:N"),
+        known.encode(text="label:N"),
         dx=alt.expr("8 * datum.side"),
         dy=alt.expr("datum.dy"),
         align=alt.expr("datum.side > 0 ? 'left' : datum.side < 0 ? 'right' : 'center'"),

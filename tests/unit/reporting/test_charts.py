@@ -355,6 +355,17 @@ def test_labels_of_equal_runs_do_not_lie_on_each_other():
         assert len(places) == 6 and (0, 0) not in places
 
 
+def test_of_many_runs_only_those_on_the_front_are_named():
+    runs = {
+        f"vgg16_h{i}": ("transfer", "vgg16", f"h{i}", 0.9, 0.7, 1000 + i, 200.0 + i)
+        for i in range(31)
+    }
+    assert {"h0", "h29"} <= set(texts(charts.cost_chart(a_grid(dict([*runs.items()][:30])))))
+    chart = charts.cost_chart(a_grid(runs))
+    assert "h0" in texts(chart) and not {"h1", "h30"} & set(texts(chart))
+    assert set(rows_of(chart, "cost")["run"]) == set(runs)
+
+
 def test_reliability_shows_the_bins_of_the_test_subsets():
     chart = charts.reliability(some_calibration())
     rows = rows_of(chart, "confidence")
