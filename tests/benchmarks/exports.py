@@ -1,12 +1,12 @@
 """Export networks of the study's backbones: how far their answers are from those of Keras.
 
-    python tests/benchmarks/exports.py [--only convnext] [--weights imagenet] [--format tflite]
+    python tests/benchmarks/exports.py [--only vgg16] [--weights FILE] [--format tflite]
 
 Each backbone of the config under its smallest head, as ONNX unless --format names another,
-compared on drawn cells of the study's size. The backbone's weights are random, or those of
-ImageNet, which Keras fetches; the head is trained on the same cells for some steps. The spread
-is the standard deviation of a class's probability over the images, the largest of the classes:
-a network that tells nothing apart has 0, and then a small difference says nothing.
+compared on drawn cells of the study's size. The backbone's weights are random, or those of a
+file for it; the head is trained on the same cells for some steps. The spread is the standard
+deviation of a class's probability over the images, the largest of the classes: a network that
+tells nothing apart has 0, and then a small difference says nothing.
 """
 
 import argparse
@@ -52,10 +52,10 @@ def network_of(name, weights, images, labels, folder):
     from hemagrid.training.transfer import TransferModel
 
     settings = BACKBONES[name]
-    if weights == "random":
-        backbone = backbones.random_backbone(settings["application"], images, SEED)
+    if weights:
+        backbone = backbones.saved_backbone(settings["application"], SIZE, weights)
     else:
-        backbone = backbones.imagenet_backbone(settings["application"], SIZE)
+        backbone = backbones.random_backbone(settings["application"], images, SEED)
     model = TransferModel(backbone, settings["top"], CONFIG["heads"][HEAD], CLASSES)
     features = backbone.predict(images, verbose=0)
     optimizer = keras.optimizers.Adam(CONFIG["heads"][HEAD]["learning_rate"])
@@ -84,7 +84,7 @@ def row(name, arguments, images, labels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=BACKBONES)
-    parser.add_argument("--weights", choices=["random", "imagenet"], default="random")
+    parser.add_argument("--weights", type=Path, help="with --only; default: random")
     parser.add_argument("--format", choices=networks.SUFFIXES, default="onnx")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -95,8 +95,8 @@ def main():
     names = [arguments.only] if arguments.only else BACKBONES
     rows = [row(name, arguments, images, labels) for name in names]
     print(
-        f"{arguments.images} drawn cells of {SIZE} px, weights {arguments.weights}, "
-        f"format {arguments.format}"
+        f"{arguments.images} drawn cells of {SIZE} px, format {arguments.format}, "
+        f"weights {arguments.weights or 'random'}"
     )
     header = ("network", "million weights", "spread", "seconds", "largest difference")
     print(aligned(header, rows))

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import shutil
 import sys
@@ -93,6 +94,8 @@ def _convert(network, format, path):
     if format == "onnx":
         from tf2onnx.handler import tf_op
 
+        # It tells of each of its optimizations that fails, and goes on without it.
+        logging.getLogger("tf2onnx").setLevel(logging.ERROR)
         tf_op.register_handler(_erfc, 9, ["Erfc"], "", {})  # ONNX has Erf since its version 9
     if format == "tflite":
         import tensorflow
@@ -151,7 +154,9 @@ def _largest_difference(network, answer, images):
 def _onnx(path):
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about numbers that nothing uses
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (pixels,) = session.get_inputs()
     return lambda batch: session.run(None, {pixels.name: batch})[0]
 
