@@ -1,6 +1,7 @@
 """The command `hemagrid`: what people do with a study besides running it with snakemake."""
 
 import difflib
+import errno
 import importlib
 import os
 import shlex
@@ -68,7 +69,10 @@ def main(words=None):
     except BrokenPipeError:  # as in `hemagrid status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):  # no space, ...
+            print(f"Error: {error}", file=sys.stderr)
+            return 1
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         found = Path(error.filename)
         if cache.is_relative_to(found) or found.is_relative_to(cache):
@@ -83,9 +87,6 @@ def main(words=None):
             "study of yours; copy it (cp -a), or ask its owner",
             file=sys.stderr,
         )
-        return 1
-    except OSError as error:  # no space, ...
-        print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         does = GOES_ON.get(command, "nothing was changed, and this starts over")

@@ -63,8 +63,11 @@ def commit_of(file):
     Both are None without git, and for a file that no repository tracks, such as a copy of
     the workflow inside somebody else's.
     """
-    # A clone that another user owns counts as unsafe to read, but its code is what runs here.
-    git = ("git", "-c", "safe.directory=*", "-C", str(file.parent))
+    root = next((folder for folder in file.parents if (folder / ".git").exists()), None)
+    if not root:
+        return None, None
+    # Where git has to look for it, it refuses a clone that another user owns.
+    git = ("git", "-C", str(file.parent), f"--git-dir={root}/.git", f"--work-tree={root}")
     if not _said(*git, "ls-files", file.name):
         return None, None
     # Names no tag: the whole hash, then "-dirty" if tracked files were changed.

@@ -130,6 +130,13 @@ def test_a_mistake_is_told_in_a_line(tmp_path, monkeypatch, capsys, words, expec
             "Snakemake's cache; set XDG_CACHE_HOME to a folder of yours, for every command\n",
         ),
         (
+            OSError(30, "Read-only file system", "/nonexistent"),
+            1,
+            "Error: /nonexistent: found no permission to write it, expected a folder for "
+            "Snakemake's cache; set XDG_CACHE_HOME to a folder of yours, for every command\n",
+        ),
+        (OSError(28, "No space left", "a"), 1, "Error: [Errno 28] No space left: 'a'\n"),
+        (
             KeyboardInterrupt(),
             130,
             "Interrupted: this removes the caches that are left: hemagrid clean\n",
