@@ -11,17 +11,20 @@ BIN = Path(__file__).parents[2] / "profiles" / "slurm" / "bin"
 
 @pytest.fixture
 def run(tmp_path):
-    """A function that runs one of them before a program of that name with these lines."""
+    """A function that runs one of them before a program of that name with these lines, and
+    others that it may call.
+    """
 
-    def run(program, *lines):
+    def run(program, *lines, arguments=("--parsable", "a b"), **others):
         real = tmp_path / "real"
         real.mkdir()
-        for name, text in ((program, lines), ("sleep", ["echo $1 >>slept"])):
+        programs = {program: lines, "sleep": ["echo $1 >>slept"]} | others
+        for name, text in programs.items():
             (real / name).write_text("\n".join(["#!/bin/sh", *text]) + "\n")
             (real / name).chmod(0o755)
         path = f"{BIN}:{BIN}:{real}:{os.environ['PATH']}"
         return subprocess.run(
-            [program, "--parsable", "a b"],
+            [program, *arguments],
             cwd=tmp_path,
             env=os.environ | {"PATH": path},
             capture_output=True,
@@ -64,6 +67,12 @@ def test_a_submission_that_is_wrong_fails_at_once(run, tmp_path):
 def test_a_cancelled_job_is_cancelled_to_sacct_too(run):
     done = run("sacct", "echo '17|CANCELLED by 1000'; echo '18|COMPLETED'")
     assert done.stdout == "17|CANCELLED\n18|COMPLETED\n"
+
+
+def test_where_sacct_does_not_answer_squeue_does(run):
+    queue = ['[ "$4 $5" = "--name a b" ] && echo "17|RUNNING"']
+    done = run("sacct", "exit 3", arguments=["-X", "--name", "a b"], squeue=queue)
+    assert (done.returncode, done.stdout) == (0, "17|RUNNING\n")
 
 
 def test_an_sacct_that_fails_fails(run):

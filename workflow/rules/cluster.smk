@@ -1,9 +1,9 @@
-"""What jobs ask for, and what is said of a SLURM cluster before any is submitted."""
+"""What jobs ask for."""
 
 import os
 from pathlib import Path
 
-from hemagrid.config import attempts, slurm
+from hemagrid.config import attempts
 from hemagrid.data import counting
 
 # What a profile says that every job needs, and the jobs of a rule.
@@ -17,10 +17,6 @@ for profile in ("slurm", "generic"):
     if not programs.is_dir():
         programs = Path(ROOT, "profiles", profile, "bin")
     os.environ.update(PATH=f"{programs}:{os.environ.get('PATH')}")
-
-
-onstart:
-    slurm.warn(workflow.executor_settings)
 
 
 def asks(**amounts):

@@ -4,6 +4,7 @@ Needs: all rules. Makes: nothing.
 """
 
 from hemagrid.cli import reruns, targets
+from hemagrid.config import slurm
 
 # What wildcards stand for in the names of files.
 NAMED = {
@@ -21,7 +22,9 @@ if workflow.modifier.is_main_snakefile():
         raise WorkflowError(str(error)) from None
 
 
+# The only one: a second `onstart` would replace it.
 onstart:
+    slurm.warn(workflow.executor_settings)
     print(
         reruns.describe(reruns.causes(workflow.dag), ".", config),
         end="",

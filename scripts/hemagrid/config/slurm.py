@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 PATIENCE = 20  # seconds for an answer of SLURM
+LONGEST_PAUSE = 180  # seconds between two looks at the queue, of the executor 2.8
 # Why a job waits for something that will not happen.
 _NEVER = re.compile(
     r"PartitionTimeLimit|PartitionNodeLimit|Max\w+PerJob|MaxWallDuration|BadConstraints"
@@ -113,7 +114,8 @@ def pending(folder):
 def status_problem(settings):
     """Return what is wrong with how Snakemake asks for the state of jobs, or None.
 
-    Its executor takes sacct in place of squeue where the controller forgets jobs too soon.
+    Its executor takes sacct in place of squeue while the controller does not answer, and where
+    it forgets jobs within three looks. It waits for ever for one that is forgotten between two.
 
     Args:
         settings: Those of the executor, with `status_command` and
@@ -131,13 +133,14 @@ def status_problem(settings):
             "scontrol show config: found no MinJobAge, so the executor will ask sacct in place "
             "of squeue until the controller answers"
         )
-    if age >= 3 * seconds:
+    longest = max(3 * seconds, LONGEST_PAUSE)
+    if age >= longest:
         return None
     return (
-        f"slurm-status-command: squeue has no effect, because the controller forgets a job "
-        f"{age} s after its end (MinJobAge) and is asked every {seconds} s; the executor asks "
-        "sacct. In the profile, write slurm-init-seconds-before-status-checks: "
-        f"{max(age // 3, 1)}"
+        f"the controller forgets a job {age} s after its end (MinJobAge), and the executor "
+        f"looks at the queue every {seconds} to {LONGEST_PAUSE} s: it can miss how a job ended "
+        "and wait for ever. In the profile, write slurm-status-command: sacct; where there is "
+        f"no accounting, ask for a MinJobAge of {longest}"
     )
 
 

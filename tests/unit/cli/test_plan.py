@@ -197,10 +197,10 @@ def test_a_limit_on_jobs_in_the_queue_is_compared_with_the_profile(fake_slurm):
 
 
 def test_a_controller_that_forgets_jobs_soon_is_said_with_the_line_to_change(fake_slurm):
-    fake_slurm("scontrol", "MinJobAge = 59 sec")
-    (said,) = plan.cluster([], asked_by(seconds=20))
-    assert said.endswith("write slurm-init-seconds-before-status-checks: 19")
-    assert plan.cluster([], asked_by(seconds=19)) == []
+    fake_slurm("scontrol", "MinJobAge = 240 sec")
+    (said,) = plan.cluster([], asked_by(seconds=81))
+    assert "write slurm-status-command: sacct" in said
+    assert plan.cluster([], asked_by(seconds=80)) == []
 
 
 def test_the_cluster_is_asked_for_a_profile_of_slurm_and_for_no_other(hemagrid, fake_slurm):
@@ -212,8 +212,5 @@ def test_the_cluster_is_asked_for_a_profile_of_slurm_and_for_no_other(hemagrid, 
     # Its network asks for 2000 MB, the CNNs for 1500.
     assert "embed mobilenetv3 can never start: it asks for mem_mb 2,000" in said
     assert "train baseline_cnn can never start: it asks for runtime 120" in said
-    assert (
-        "mem_mb 1,500" not in said
-        and "write slurm-init-seconds-before-status-checks: 3" in said
-    )
+    assert "mem_mb 1,500" not in said and "write slurm-status-command: sacct" in said
     assert "can never" not in hemagrid("plan", *tiny).out

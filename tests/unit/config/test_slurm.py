@@ -70,9 +70,15 @@ def test_why_jobs_wait(said):
 
 @pytest.mark.parametrize(
     ("age", "told"),
-    [("300 sec", None), ("60 sec", None), ("40 sec", "-status-checks: 13"), (None, "answers")],
+    [
+        ("300 sec", None),
+        ("180 sec", None),
+        ("179 sec", "forgets a job 179 s after its end"),
+        ("10 sec", "write slurm-status-command: sacct"),
+        (None, "answers"),
+    ],
 )
-def test_where_squeue_would_be_replaced_by_sacct(said, age, told):
+def test_where_squeue_would_miss_jobs_or_be_replaced_by_sacct(said, age, told):
     if age:
         said("scontrol", f"MaxTasksPerNode = 512\nMinJobAge               = {age}")
     squeue = SimpleNamespace(status_command="squeue", init_seconds_before_status_checks=20)
