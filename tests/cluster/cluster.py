@@ -9,6 +9,7 @@ read from the controller, which remembers them all.
         cluster.jobs()
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -51,6 +52,9 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=3
 JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/completed
+JobSubmitPlugins=lua
 JobRequeue=1
 KillWait=5
 MinJobAge=86400
@@ -66,6 +70,17 @@ NodeName=gpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} Gres=gpu:{g
 PartitionName=cpu Nodes=cpu1 Default=YES
 PartitionName=gpu Nodes=gpu1 PriorityTier=1
 PartitionName=urgent Nodes=gpu1 PriorityTier=20 PreemptMode=OFF
+"""
+
+# What a site lets through. slurmctld reads it beside slurm.conf, again whenever it is newer.
+JOB_SUBMIT = """\
+function slurm_job_submit(job, partitions, user)
+{rules}
+    return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user)
+    return slurm.SUCCESS
+end
 """
 
 # Python reads this first on the nodes, which have no internet: a rule's script gets a network
@@ -205,6 +220,37 @@ class Cluster(Slurm):
 
         self._start(node, ["slurmd", "-D", "-f", self.conf, "-N", node], ready=registered)
 
+    @contextlib.contextmanager
+    def configured(self, **values):
+        """Have other values in slurm.conf for a while."""
+        before = self.conf.read_text()
+        after = before
+        for key, value in values.items():
+            after = re.sub(f"^{key}=.*$", f"{key}={value}", after, flags=re.M)
+        assert after != before
+        self.conf.write_text(after)
+        try:
+            self.run("scontrol", "reconfigure")
+            yield
+        finally:
+            self.conf.write_text(before)
+            self.run("scontrol", "reconfigure")
+
+    @contextlib.contextmanager
+    def refusing(self, rules):
+        """Refuse some submissions for a while, by lines of Lua that return an error."""
+        self._let_through(rules)
+        try:
+            yield
+        finally:
+            self._let_through("")
+
+    def _let_through(self, rules):
+        script = self.folder / "job_submit.lua"
+        script.write_text(JOB_SUBMIT.format(rules=rules))
+        newer = time.time() + 3600  # than the last reading, to the second
+        os.utime(script, (newer, newer))
+
     def kill_node(self, node):
         """Kill a node's slurmd as a crash does; the processes of its jobs live on."""
         self._end(node, signal.SIGKILL)
@@ -244,6 +290,7 @@ class Cluster(Slurm):
         (self.folder / "gres.conf").write_text(
             f"NodeName=gpu1 Name=gpu File={self.folder}/nvidia[0-{GPUS - 1}]\n"
         )
+        self._let_through("")
         (self.folder / "nodes" / "sitecustomize.py").write_text(NO_NETWORK)
         # The executor drops SLURM_CONF before the srun inside a job, which would then look
         # for another cluster.

@@ -17,6 +17,7 @@ from .cluster import PROGRAMS, Cluster, Slurm
 ROOT = Path(__file__).parents[2]
 # Whether to run what waits for minutes: make faults.
 SLOW = os.environ.get("HEMAGRID_SLOW_FAULTS") == "1"
+slow = pytest.mark.skipif(not SLOW, reason="takes minutes of waiting for SLURM: make faults")
 # A cluster of one's own can be asked often, and its nodes are this machine's few cores.
 QUICK = ("--jobs", 3, "--slurm-init-seconds-before-status-checks", 5)
 

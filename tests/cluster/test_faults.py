@@ -24,7 +24,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from .conftest import QUICK, ROOT, SLOW
+from .conftest import QUICK, ROOT, slow
 
 RUN = "baseline_cnn"
 TARGET = f"results/{RUN}/metrics.json"
@@ -60,8 +60,6 @@ STUDY = {
     "evaluation": {"bootstrap": 200},
     "require_gpu": False,
 }
-
-slow = pytest.mark.skipif(not SLOW, reason="takes minutes of waiting for SLURM: make faults")
 
 
 @pytest.fixture(scope="module")
