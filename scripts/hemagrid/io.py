@@ -12,6 +12,8 @@ import pandas as pd
 
 from hemagrid.errors import InputError
 
+_ROWS = 64  # rows that are copied at once
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -90,6 +92,20 @@ def take(array, rows):
         taken = taken.copy()
     release(array)
     return taken
+
+
+def copy_rows(array, rows, out):
+    """Copy some rows of an array to another one, and release both if they are memory maps.
+
+    Args:
+        array: Any array.
+        rows: Row numbers, int (n,).
+        out: Array to fill, with n rows.
+    """
+    for start in range(0, len(rows), _ROWS):
+        chunk = slice(start, start + _ROWS)
+        out[chunk] = take(array, rows[chunk])
+        release(out)
 
 
 def release(array):

@@ -138,3 +138,21 @@ def test_what_is_read_and_written_through_a_map_is_given_back(tmp_path):
     assert mapped_mib() < before + mib / 4
     assert array.max() == 255 and mapped_mib() > before + mib / 2
     np.testing.assert_array_equal(io.take(content, slice(1, 3)), content[1:3])
+
+
+def test_rows_are_copied_without_keeping_them_in_memory(tmp_path):
+    def resident():
+        """Return the memory of this process, in MiB."""
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    shape = (1600, 256, 256, 3)  # 300 MiB
+    with io.new_array(tmp_path / "images.npy", shape, "uint8") as images:
+        images[:] = np.arange(1600, dtype="uint16").astype("uint8")[:, None, None, None]
+    images = io.open_images(tmp_path / "images.npy")
+    rows = np.arange(1600)[::-1]
+    before = resident()
+    with io.new_array(tmp_path / "copied.npy", shape, "uint8") as copied:
+        io.copy_rows(images, rows, copied)
+        assert resident() - before < 100
+        assert (copied[::100, 0, 0, 0] == rows[::100] % 256).all()

@@ -76,8 +76,7 @@ def originals(images, splits, split, out):
     table = _table(_read_split(splits, split)).assign(copy=0, policy="original")
     pixels = io.open_images(images)
     with io.new_array(out["images"], (len(table), *pixels.shape[1:]), "uint8") as array:
-        for position, id_ in enumerate(table["parent_id"]):
-            array[position] = pixels[id_]
+        io.copy_rows(pixels, table["parent_id"].to_numpy(), array)
         table["sha256"] = _digests(array)
     io.write_table(out["table"], table)
 

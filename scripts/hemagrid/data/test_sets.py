@@ -160,8 +160,7 @@ def write_test_set(name, found, study, settings, out, threads=1):
     rows = np.flatnonzero(new)
     ids = np.arange(len(rows))
     with io.new_array(out["images"], (len(rows), *images.shape[1:]), "uint8") as array:
-        for position, row in enumerate(rows):
-            array[position] = images[row]
+        io.copy_rows(images, rows, array)
     kept = table.iloc[rows][["id", "label", "class_name", "source", "sha256"]]
     kept = kept.assign(id=ids, parent_id=ids, copy=0, policy="original")
     io.write_table(out["table"], kept.assign(group=np.searchsorted(rows, group[rows])))
