@@ -153,7 +153,6 @@ def write_report(out, inputs, *, select_by):
         "seed": train_seed(study.config),
         "covered": text.covered(study.metrics),
         "repeated": any(m and "replicates" in m for m in study.metrics.values()),
-        "twice": any(m and len(m.get("replicates", ())) == 2 for m in study.metrics.values()),
         "grid": study.all_runs(),
         "test_sets": study.test_sets(),
         "paper": study.paper(),

@@ -180,12 +180,18 @@ def covered(metrics):
     said = (
         "Accuracies are means over replicates. Intervals and tests cover the choice of images"
     )
+    wide = ""
+    if 2 in counts.values():
+        wide = (
+            " Two replicates hardly tell how much the seed matters, so their intervals are "
+            "wide, at times 0 to 100; three or more narrow them."
+        )
     if not once:
-        return f"{said} and of the seed: each run was trained {times} times."
+        return f"{said} and of the seed: each run was trained {times} times.{wide}"
     left_out = ", ".join(once) if len(once) < 4 else f"the {len(once)} runs with one replicate"
     return (
         f"{said} and, of runs that were trained {times} times, of the seed. They leave out the "
-        f"seed of {left_out}."
+        f"seed of {left_out}.{wide}"
     )
 
 
