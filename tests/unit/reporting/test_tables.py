@@ -313,7 +313,9 @@ def test_what_intervals_cover_is_said(study):
     for run in ("vgg16_cfg1", "vgg16_cfg2"):
         study[run] = repeated(study[run], [run, f"{run}_s2"], 0.8, 0.9)
     wide = " Two replicates hardly tell how much the seed matters,"
-    some = "trained 2 times, of the seed. They leave out the seed of baseline_cnn, convnext_cfg3."
+    some = (
+        "trained 2 times, of the seed. They leave out the seed of baseline_cnn, convnext_cfg3."
+    )
     assert some + wide in covered(study)
     repeats = {run: study[run] for run in ("vgg16_cfg1", "convnext_cfg1", "majority_class")}
     assert "of the seed: each run was trained 2 times." + wide in covered(repeats)
