@@ -48,6 +48,7 @@ COLUMN_MM = 85
 """Width of a column of a paper."""
 _COLUMN, _LETTERS = 410, 12
 """Width of a column and size of its letters, in pixels: 7 points at `COLUMN_MM`."""
+_SYMBOL = 55  # pixels: the symbol of a legend's entry with the space around it
 
 
 def svg(chart):
@@ -84,7 +85,7 @@ _SIZE = re.compile(r'width="([^"]+)" height="([^"]+)"')
 
 
 def _stacked(content):
-    """Stack panels that stand side by side, with letters of a paper's size."""
+    """Stack panels that stand side by side, with letters and legends of a paper's size."""
     if isinstance(content, list):
         return [_stacked(each) for each in content]
     if not isinstance(content, dict):
@@ -94,6 +95,8 @@ def _stacked(content):
         for name, each in content.items()
         if name not in ("data", "datasets", "columns")
     }
+    if "columns" in content and "concat" not in content:  # a legend that may have many names
+        stacked |= {"columns": 2, "labelLimit": _COLUMN / 2 - _SYMBOL}
     if isinstance(stacked.get("fontSize"), int):
         stacked["fontSize"] = max(stacked["fontSize"], _LETTERS)
     return stacked | {name: content[name] for name in ("data", "datasets") if name in content}

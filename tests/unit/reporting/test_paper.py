@@ -12,14 +12,17 @@ from hemagrid.io import read_json
 from hemagrid.names import CONTROLS
 from hemagrid.reporting import charts, tables
 
-RUNS = {"baseline_cnn": 0.5, "vgg16_cfg1": 0.9, "vgg16_tuned": 0.85}
+# A run of every backbone and kind, so that legends are as long as they get.
+RUNS = {"baseline_cnn": 0.5, "vgg16_cfg1": 0.9, "vgg16_tuned": 0.85, "convnext_cfg1": 0.8}
+RUNS |= {"efficientnetv2m_cfg1": 0.9, "mobilenetv3_cfg1": 0.7}
+RUNS |= {"ensemble": 0.9, "vgg16_cfg1+views": 0.9}
 CLASSES = ["basophil", "eosinophil", "erythroblast", "ig"]
 CLASSES += ["lymphocyte", "monocyte", "neutrophil", "platelet"]
 COLUMNS = [
-    ["confusion_matrix", "risk_coverage", "accuracy"],
-    ["cost", "class_balance", "corruptions"],
+    ["confusion_matrix", "corruptions", "class_balance"],
+    ["cost", "risk_coverage"],
     ["reliability", "learning_curves"],
-    ["abstention"],
+    ["abstention", "accuracy"],
 ]
 PAGES = r"""
 \documentclass[a4paper,twocolumn]{article}
