@@ -30,7 +30,7 @@ PAGES = r"""
 \usepackage{booktabs,graphicx}
 \begin{document}\pagestyle{empty}
 FIGURES
-\noindent{\footnotesize\setlength{\tabcolsep}{3pt}\input{grid_short.tex}}
+\noindent\resizebox{\columnwidth}{!}{\setlength{\tabcolsep}{3pt}\input{grid_short.tex}}
 \end{document}
 """
 
