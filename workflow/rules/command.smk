@@ -3,8 +3,7 @@
 Needs: all rules. Makes: nothing.
 """
 
-from hemagrid.cli import reruns, targets
-from hemagrid.config import slurm
+from hemagrid.cli import start, targets
 
 # What wildcards stand for in the names of files.
 NAMED = {
@@ -24,12 +23,7 @@ if workflow.modifier.is_main_snakefile():
 
 # The only one: a second `onstart` would replace it.
 onstart:
-    slurm.warn(workflow.executor_settings)
-    print(
-        reruns.describe(reruns.causes(workflow.dag), ".", config),
-        end="",
-        file=sys.stderr,
-    )
+    start.announce(workflow.dag, workflow.executor_settings, config)
 
 
 onerror:

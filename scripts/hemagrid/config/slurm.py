@@ -7,7 +7,6 @@ import functools
 import getpass
 import re
 import subprocess
-import sys
 
 PATIENCE = 20  # seconds for an answer of SLURM
 LONGEST_PAUSE = 180  # seconds between two looks at the queue, of the executor 2.8
@@ -142,9 +141,3 @@ def status_problem(settings):
         "and wait for ever. In the profile, write slurm-status-command: sacct; where there is "
         f"no accounting, ask for a MinJobAge of {longest}"
     )
-
-
-def warn(settings):
-    """Print what `status_problem` says, if anything, to standard error."""
-    if problem := status_problem(settings):
-        print(f"Warning: {problem}", file=sys.stderr)

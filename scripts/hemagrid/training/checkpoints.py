@@ -6,6 +6,7 @@ with other settings, data or code is never used.
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -216,7 +217,9 @@ def release(inputs, folder=FOLDER):
         folder: Where the checkpoints of all runs lie.
     """
     read = set(map(str, inputs))
-    for results in Path(folder).glob(f"*/*{KEPT}/{RESULTS}"):
+    # Unlike Path.glob, glob bears that another job removes a folder at the same time.
+    for found in glob.iglob(f"*/*{KEPT}/{RESULTS}", root_dir=folder):
+        results = Path(folder, found)
         run = results.parents[1]
         if (
             read & set(_read(results).values())

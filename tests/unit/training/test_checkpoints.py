@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -287,6 +288,22 @@ def test_where_files_cannot_be_linked_the_state_is_kept(finish, monkeypatch):
         path.unlink()
     assert Checkpoint("a_run", "f" * 16, finish.folder).load()[0]["position"] == {"epoch": 3}
     assert finish() == 2
+    checkpoints.release([finish.out["model"]], finish.folder)
+    assert not any(finish.folder.iterdir())
+
+
+def test_results_are_released_while_other_jobs_release_theirs(finish, monkeypatch):
+    finish()
+    other = finish.folder / "another_run"
+    other.mkdir()
+    scandir = os.scandir
+
+    def scan(path=".", *rest):
+        if isinstance(path, str | os.PathLike) and Path(path).name == other.name:
+            shutil.rmtree(path)  # listed a moment ago
+        return scandir(path, *rest)
+
+    monkeypatch.setattr(os, "scandir", scan)
     checkpoints.release([finish.out["model"]], finish.folder)
     assert not any(finish.folder.iterdir())
 
