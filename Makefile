@@ -42,7 +42,7 @@ faults: $(TOOLS)
 	@HEMAGRID_SLOW_FAULTS=1 $(VENV)/bin/pytest -v tests/cluster
 
 test: check
-	@$(VENV)/bin/pytest -n 2 --dist loadgroup --durations=20
+	@$(VENV)/bin/pytest -n 2 --durations=20
 
 check: venv $(TOOLS)
 	@$(VENV)/bin/ruff format --check scripts tests

@@ -23,23 +23,21 @@ CLONED = ("config", "envs", "profiles", "scripts", "workflow")
 PATIENCE = 600  # seconds that any one command may take
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Group tests for `pytest -n 2 --dist loadgroup`: a group runs in one process.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each process of `pytest -n 2` whole groups of tests: nothing is set up twice.
 
-    Tests of the cluster share one SLURM, those that look at the small study share its run, and
-    the others share what their file sets up. The two long groups come first.
+    The tests of the cluster share one SLURM, those of the workflow and the browser one small
+    study. Each file of the unit tests is a group.
     """
-    for item in items:
-        if (ROOT / "tests" / "cluster") in item.path.parents:
-            group = "cluster"
-        elif "study" in item.fixturenames and "unit" not in item.path.parts:
-            group = "study"
-        else:
-            group = str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
-    long = ("cluster", "study")
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in long)
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return file if "unit/" in file else "cluster" if "cluster/" in file else "study"
+
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
