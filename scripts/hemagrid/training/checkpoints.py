@@ -217,7 +217,7 @@ def release(inputs, folder=FOLDER):
         folder: Where the checkpoints of all runs lie.
     """
     read = set(map(str, inputs))
-    # Unlike Path.glob, glob bears that another job removes a folder at the same time.
+    # Path.glob raises an error if another job removes a folder meanwhile; glob does not.
     for found in glob.iglob(f"*/*{KEPT}/{RESULTS}", root_dir=folder):
         results = Path(folder, found)
         run = results.parents[1]

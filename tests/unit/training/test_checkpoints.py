@@ -292,7 +292,7 @@ def test_where_files_cannot_be_linked_the_state_is_kept(finish, monkeypatch):
     assert not any(finish.folder.iterdir())
 
 
-def test_results_are_released_while_other_jobs_release_theirs(finish, monkeypatch):
+def test_a_folder_that_another_job_removes_meanwhile_is_no_error(finish, monkeypatch):
     finish()
     other = finish.folder / "another_run"
     other.mkdir()
