@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 PROGRAMS = {"munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm"}
-PATIENCE = 60  # seconds that a daemon may take for anything
+PATIENCE = 300  # seconds that anything may take
 GPUS = 2
 
 # A CPU node and a GPU node with a partition each, and `urgent`, whose jobs push those of

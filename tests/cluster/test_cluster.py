@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from .cluster import Cluster
+from .cluster import PATIENCE, Cluster
 
 
 def submit(cluster, command, *options):
@@ -15,7 +15,7 @@ def submit(cluster, command, *options):
 
 
 def wait_for_state(cluster, number, state):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (found := cluster.job(number)["JobState"]) != state:
         assert time.monotonic() < deadline, f"job {number} is {found}, expected {state}"
         time.sleep(0.2)

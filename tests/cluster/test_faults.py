@@ -24,12 +24,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from .cluster import PATIENCE
 from .conftest import QUICK, ROOT, slow
 
 RUN = "baseline_cnn"
 TARGET = f"results/{RUN}/metrics.json"
 EPOCHS = 60  # half a minute on one core
-PATIENCE = 300  # seconds that anything may take
 STUDY = {
     "dataset": {
         "source": "smears",

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from .cluster import PATIENCE
 from .conftest import QUICK, ROOT, slow
 from .test_cluster import submit
 from .test_study import rule
@@ -24,7 +25,6 @@ RUN = "regularized_cnn"
 TRAINED = f"results/{RUN}/model.keras"
 AUGMENTED = "results/dataset/test_augmented.npy"
 PROFILE = ROOT / "profiles" / "slurm"
-PATIENCE = 120  # seconds that anything may take
 # As a QOS does that lets a user have one job in the queue.
 ONE_JOB = """
     for number, other in pairs(slurm.jobs) do

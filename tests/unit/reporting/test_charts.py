@@ -283,7 +283,7 @@ def test_drawing_starts_without_the_libraries_of_evaluation_and_training():
         env={"PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     ).stdout.split()
     assert "altair" in found

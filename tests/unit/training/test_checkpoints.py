@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras_tuner
@@ -351,10 +350,9 @@ def test_a_free_run_is_held_and_released(tmp_path):
 
 
 def test_another_run_is_free(holder, tmp_path):
-    holder(60)
-    started = time.monotonic()
+    other = holder(600)
     with one_writer("another_run", tmp_path):
-        assert time.monotonic() - started < 1
+        assert other.poll() is None
 
 
 def test_the_second_process_waits_and_says_for_which(holder, tmp_path, logged, monkeypatch):
@@ -364,7 +362,7 @@ def test_the_second_process_waits_and_says_for_which(holder, tmp_path, logged, m
     write_json = io.write_json
     monkeypatch.setattr(io, "write_json", lambda *args: (write_json(*args), seen.append(args)))
     with one_writer("a_run", tmp_path, lease=60.0) as still_ours:
-        assert first.wait(timeout=10) == 0
+        assert first.wait(timeout=60) == 0
         still_ours()
         assert not (tmp_path / "a_run" / checkpoints.WAITING).exists()
     said = logged()
@@ -373,13 +371,13 @@ def test_the_second_process_waits_and_says_for_which(holder, tmp_path, logged, m
     assert [path.name for path, _ in seen] == [checkpoints.WAITING, "writer.json"]
 
 
-def test_a_killed_process_on_this_machine_is_noticed_at_once(holder, tmp_path):
+def test_a_killed_process_on_this_machine_is_not_waited_for(holder, tmp_path, logged):
     first = holder(600)
     first.kill()
     first.wait()
-    started = time.monotonic()
-    with one_writer("a_run", tmp_path, lease=60.0):
-        assert time.monotonic() - started < 5
+    with one_writer("a_run", tmp_path, lease=600.0) as still_ours:
+        still_ours()
+    assert "waiting" not in logged()
 
 
 def planted_lock(folder, host, lease):
@@ -398,9 +396,7 @@ def test_a_silent_process_on_another_machine_is_waited_out(tmp_path, logged):
     (tmp_path / "a_run").mkdir()
     writer = {"host": "node17.cluster", "pid": 4, "job": "99", "since": "noon"}
     io.write_json(tmp_path / "a_run" / "writer.json", writer)
-    started = time.monotonic()
     with one_writer("a_run", tmp_path, lease=3.0) as still_ours:
-        assert 2 < time.monotonic() - started < 20
         still_ours()
     assert "process 4 on node17.cluster (job 99) since noon" in logged()
 
