@@ -20,7 +20,7 @@ RESUMED = {"train", "search"}
 SUBMITTED = ON_GPU | {"augment", "search", "explain"}
 # What reads, compares or copies images: jobs, too, if there are many.
 OF_IMAGES = {"smears", "acquire_dataset", "fingerprint", "deduplicate", "groups", "split"}
-OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies"}
+OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies", "checksums"}
 # Named finalists are known before anything has run.
 TUNED = ("--config", "tuning={backbones: [vgg16], adamw: [convnext]}", "views=[vgg16_cfg1]")
 

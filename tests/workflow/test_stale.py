@@ -22,7 +22,7 @@ CHEAP = {
     *("plot_trials", "explain", "package_submission", "score_submission", "aggregate"),
     *("compare_tuned", "compare_with_winner", "plot_grid", "plot_classes", "provenance"),
     *("record_study", "report", "select_finalists", "compare_corruptions", "ensemble"),
-    *("plot_combined", "summarize", "list_replicates", "compare_answers"),
+    *("plot_combined", "summarize", "list_replicates", "compare_answers", "checksums"),
 }
 # Before the finalists are chosen again nothing is planned for their runs. The study has no
 # replicates.

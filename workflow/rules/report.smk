@@ -328,13 +328,39 @@ rule provenance:
         "../../scripts/provenance.py"
 
 
-rule record_study:
+rule checksums:
     input:
         sources=[
             names.SOURCE,
             *expand(names.FOUND_SOURCE, test_set=config["test_sets"]),
         ],
         files=FOUNDATION,
+    output:
+        checksums=report(
+            names.CHECKSUMS,
+            caption="../report/checksums.rst",
+            category="Provenance",
+            labels={"file": "checksums of images and weights"},
+        ),
+    log:
+        "logs/checksums.log",
+    benchmark:
+        "benchmarks/checksums.tsv"
+    localrule: LOCAL
+    conda:
+        "../../envs/light.yaml"
+    resources:
+        **of_images(mem_mb=1000, runtime=10),
+    params:
+        code=CODE,
+    message:
+        "Computing checksums of images and weights"
+    script:
+        "../../scripts/checksums.py"
+
+
+rule record_study:
+    input:
         metrics=collect(names.METRICS, run=evaluated_replicates),
     output:
         versions=report(
@@ -348,12 +374,6 @@ rule record_study:
             caption="../report/provenance.rst",
             category="Provenance",
             labels={"file": "the last command"},
-        ),
-        checksums=report(
-            names.CHECKSUMS,
-            caption="../report/checksums.rst",
-            category="Provenance",
-            labels={"file": "checksums of images and weights"},
         ),
     log:
         "logs/record_study.log",

@@ -18,7 +18,7 @@ from hemagrid.io import write_table
 from .conftest import IMAGES, ROOT, TINY, TRAIN, jobs_of, measured
 
 OF_IMAGES = {"smears", "acquire_dataset", "fingerprint", "deduplicate", "groups", "split"}
-OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies"}
+OF_IMAGES |= {"acquire_test_set", "test_set", "audit", "originals", "audit_copies", "checksums"}
 PARTITIONS = """\
 PartitionName=cpu Default=YES MaxTime=UNLIMITED MaxMemPerNode=UNLIMITED
 PartitionName=gpu Default=NO MaxTime=01:00:00 MaxMemPerNode=1800
