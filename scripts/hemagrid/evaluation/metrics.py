@@ -499,23 +499,31 @@ def put(row, column, score):
         row[column] = 100 * score
 
 
-def best_run(metrics, select_by):
-    """Choose the run with the highest accuracy.
+def most_accurate(metrics, select_by):
+    """List the runs with the highest accuracy: one, or several with the same.
 
     Controls do not compete, nor do ensembles and runs with views: these are no answer to which
     backbone and which head are best.
 
     Args:
-        metrics: {run: content of metrics.json or None}. Ties go to the first, which in grid
-            order is the simpler head.
+        metrics: {run: content of metrics.json or None}.
         select_by: Subset on which accuracy counts.
-
-    Returns:
-        Name of the run, or None if no run was evaluated on that subset.
     """
-    candidates = {
+    accuracies = {
         run: m["subsets"][select_by]["accuracy"]["value"]
         for run, m in metrics.items()
         if m and m["kind"] in TRAINED and select_by in m["subsets"]
     }
-    return max(candidates, key=candidates.get, default=None)
+    highest = max(accuracies.values(), default=None)
+    return [run for run, accuracy in accuracies.items() if accuracy == highest]
+
+
+def best_run(metrics, select_by):
+    """Choose the run with the highest accuracy, as `most_accurate` does.
+
+    Ties go to the first, which in grid order is the simpler head.
+
+    Returns:
+        Name of the run, or None if no run was evaluated on that subset.
+    """
+    return next(iter(most_accurate(metrics, select_by)), None)

@@ -189,6 +189,7 @@ def _config(ink, ground):
         "legend": {
             **{"labelColor": ink, "titleColor": ink, "labelLimit": _NAME_LIMIT},
             **dict.fromkeys(("labelFontSize", "titleFontSize"), _TEXT),
+            "layout": {"bottom": {"margin": 24}},  # between two legends
         },
         "title": {"color": ink, "fontSize": _TEXT},
         "text": {"color": ink, "fontSize": _TEXT},

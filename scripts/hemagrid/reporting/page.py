@@ -31,6 +31,7 @@ from hemagrid.evaluation.metrics import (
     SHARED,
     best_run,
     load_metrics,
+    most_accurate,
     put,
     whole_seconds,
     with_bounds,
@@ -194,6 +195,7 @@ def write_report(out, inputs, *, select_by):
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters["duration"] = text.duration
     environment.filters["few"] = text.few
+    environment.filters["number"] = text.number
     # A narrow column breaks a name after an underscore.
     environment.filters["breakable"] = lambda name: escape(name).replace("_", Markup("_<wbr>"))
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
@@ -277,6 +279,7 @@ class _Study:
         good = trained if controls.empty else better.get(TEST, [])
         return {
             "run": self.best,
+            "ties": most_accurate(self.metrics, self.select_by)[1:],
             "scores": [
                 {
                     "name": subset_title(subset),
@@ -531,8 +534,9 @@ class _Study:
                     "verdict": f"{subject} {_VERDICTS[row.verdict]}",
                     "images": subset_title(row.subset),
                     "other": row.compared_with,
-                    "gain": f"{row.gain_points:+z.1f} points "
-                    f"({row.gain_points_low:+z.1f} to {row.gain_points_high:+z.1f})",
+                    "gain": text.points(
+                        row.gain_points, row.gain_points_low, row.gain_points_high
+                    ),
                     "p": p if p.startswith("below") else f"= {p}",
                 }
             )

@@ -1,6 +1,5 @@
 """The tables of a study as data frames and files: values here, their spelling in `text`."""
 
-import re
 import textwrap
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from hemagrid.names import (
 from hemagrid.reporting.reference import part
 from hemagrid.reporting.text import (
     DASH,
+    MINUS,
     SCORES,
     aligned,
     covered,
@@ -393,10 +393,11 @@ def write(table, path):
 def latex(spelled):
     """Lay out a table of `text.shown` for LaTeX with booktabs.
 
-    Columns of numbers are aligned to the right, with real minus signs, and en dashes between
-    bounds.
+    Columns of numbers are aligned to the right.
     """
-    numbers = [spelled[name].astype(str).str.match(rf"[-+\d{DASH}]").all() for name in spelled]
+    numbers = [
+        spelled[name].astype(str).str.match(rf"[+\d{MINUS}{DASH}]").all() for name in spelled
+    ]
     styler = spelled.style.hide(axis="index").format(_typeset, escape="latex")
     styler = styler.format_index(axis="columns", escape="latex")
     places = "".join("r" if of_numbers else "l" for of_numbers in numbers)
@@ -404,10 +405,8 @@ def latex(spelled):
 
 
 def _typeset(cell):
-    """Put minus signs and en dashes for the hyphens of a cell of numbers."""
-    if not re.fullmatch(r"[-+\d.,() to]+", cell):
-        return cell
-    return re.sub(r"(?<=\d)-(?=\d)", "--", re.sub(r"(?<!\d)-(?=\d)", "$-$", cell))
+    """Write minus signs and en dashes as LaTeX does."""
+    return cell.replace(MINUS, "$-$").replace(DASH, "--")
 
 
 def short_table(metrics):

@@ -1,12 +1,14 @@
 """How values, names and tables are spelled for people, on the page and on a terminal."""
 
+from functools import partial
 from pathlib import PurePath
 
 import pandas as pd
 
 from hemagrid.names import SUBSET_TITLES, subset_title
 
-DASH = "\N{EN DASH}"  # stands for what is missing
+DASH = "\N{EN DASH}"  # between bounds, and for what is missing
+MINUS = "\N{MINUS SIGN}"
 TRAINING_TIME = "training time, without embedding and search"
 """What is measured besides accuracy: the same words in tables, charts and captions."""
 
@@ -94,7 +96,7 @@ _HEADINGS = {
 
 
 def shown(table):
-    """Turn a table into text for people: "92.5 (91.0-93.9)", units in the headings.
+    """Turn a table into text for people: "92.5 (91.0–93.9)", units in the headings.
 
     Args:
         table: Data frame with column names as the library writes them. A column and its
@@ -112,14 +114,14 @@ def shown(table):
             score = name.removesuffix("_least")
             bounds = zip(table[name], table[f"{score}_most"], strict=True)
             columns[heading(score).replace(", %", ", range, %")] = [
-                DASH if pd.isna(low) else f"{spell(low, score)}-{spell(high, score)}"
+                DASH if pd.isna(low) else f"{spell(low, score)}{DASH}{spell(high, score)}"
                 for low, high in bounds
             ]
             continue
         cells = [spell(value, name) for value in table[name]]
         if f"{name}_low" in table:
-            # A difference may be negative, and a hyphen then reads as a minus sign.
-            to = " to " if name.endswith("_points") else "-"
+            # A difference may be negative, and a dash beside a minus sign is hard to read.
+            to = " to " if name.endswith("_points") else DASH
             bounds = zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)
             cells = [
                 cell if pd.isna(low) else f"{cell} ({spell(low, name)}{to}{spell(high, name)})"
@@ -215,9 +217,15 @@ def p_text(p):
     return "below 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def number(value, form):
+    """Spell a number by a format, with a real minus sign."""
+    return format(value, form).replace("-", MINUS)
+
+
 def points(value, low, high):
-    """Spell a difference in percentage points: "+1.2 points (-0.3 to +2.7)"."""
-    return f"{value:+z.1f} points ({low:+z.1f} to {high:+z.1f})"
+    """Spell a difference in percentage points: "+1.2 points (−0.3 to +2.7)"."""
+    value, low, high = (number(each, "+z.1f") for each in (value, low, high))
+    return f"{value} points ({low} to {high})"
 
 
 def few(names, most=8):
@@ -279,14 +287,14 @@ def aligned(header, rows, left=1):
 
 # How the values of a column are spelled, by the end of its name; the first that fits counts.
 _SPELLINGS = {
-    "gain_points": "{:+z.1f}".format,
-    "difference_points": "{:+z.1f}".format,
-    "drop_points": "{:+z.1f}".format,
-    "_points": "{:z.1f}".format,
-    "_pct": "{:z.1f}".format,
+    "gain_points": partial(number, form="+z.1f"),
+    "difference_points": partial(number, form="+z.1f"),
+    "drop_points": partial(number, form="+z.1f"),
+    "_points": partial(number, form="z.1f"),
+    "_pct": partial(number, form="z.1f"),
     "seconds": duration,
     "_auc": "{:.4f}".format,
-    "kappa": "{:.3f}".format,
+    "kappa": partial(number, form=".3f"),
     "_ms": "{:.1f}".format,
     "_kwh": "{:.3g}".format,
     "_rate": "{:g}".format,

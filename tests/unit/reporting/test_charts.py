@@ -302,7 +302,7 @@ def test_the_forest_has_every_run_in_its_place():
     shown = rows_of(chart, "accuracy", "subset").set_index(["run", "subset"])
     assert len(shown) == 2 * len(RUNS)
     assert shown.loc[("vgg16_cfg1", "test"), "accuracy"] == pytest.approx(90)
-    assert shown.loc[("vgg16_cfg1", "test"), "shown"] == "90.0 (85.0-95.0)"
+    assert shown.loc[("vgg16_cfg1", "test"), "shown"] == "90.0 (85.0–95.0)"
     said = charts.spec(chart)["description"]
     assert "7 runs and controls" in said
     assert "best on test images: convnext_cfg1, 95.0 %" in said

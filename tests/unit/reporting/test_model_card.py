@@ -46,7 +46,7 @@ def test_a_card_says_how_to_use_a_run_and_how_well_it_does(card):
     assert result["metrics"][0] == {"type": "accuracy", "value": 0.9}
     assert "    hemagrid predict vgg16_cfg1 PICTURES\n" in text
     assert "\n0. ig\n1. <b>: cell\n" in text
-    assert "| test | 1,200 | 90.0 (85.0-94.0) | 90.0 (85.0-94.0) |" in text
+    assert "| test | 1,200 | 90.0 (85.0–94.0) | 90.0 (85.0–94.0) |" in text
     assert "12.3 ms in the median on AMD EPYC with\n1 thread," in text
     assert "Data: CC BY 4.0 (BloodMNIST" in text and "fine-tuned from VGG16" in text
 

@@ -23,7 +23,7 @@ from hemagrid.reporting.page import write_report
 from hemagrid.reporting.pictures import mistakes, picture
 from hemagrid.reporting.resources import write_usage
 from hemagrid.reporting.tables import list_replicates
-from hemagrid.reporting.text import DASH, TRAINING_TIME, points
+from hemagrid.reporting.text import DASH, MINUS, TRAINING_TIME, points
 
 # Would end the script of the page's data if it were not escaped there.
 MARKUP = '</script><script>alert("x")</script> & <b>co</b>'
@@ -107,7 +107,7 @@ def rows_of(table):
 
 def shown_score(score):
     """Spell an accuracy of metrics.json as the report does."""
-    return "{:.1f} ({:.1f}-{:.1f})".format(*(100 * score[k] for k in ("value", "low", "high")))
+    return "{:.1f} ({:.1f}–{:.1f})".format(*(100 * score[k] for k in ("value", "low", "high")))
 
 
 def make(folder, runs, classes=CLASSES, *, select_by=TEST_AUGMENTED, **settings):
@@ -272,7 +272,7 @@ def test_the_other_numbers_of_the_grid_are_those_of_the_metrics(study):
             if value is None:
                 assert text(row[name]) == DASH
             elif name.endswith(("%", "points")):
-                assert text(row[name]) == f"{value:z.1f}"
+                assert text(row[name]) == f"{value:z.1f}".replace("-", MINUS)
     missing = study.page.grid()["vgg16_cfg2 (missing)"]
     assert {text(cell) for cell in list(missing.values())[1:]} == {DASH}
 
@@ -433,7 +433,7 @@ def test_the_answer_names_the_winner_its_scores_and_the_published_number(study):
         low, high = (f"{100 * score[k]:.1f}" for k in ("low", "high"))
         assert text(element.find("b")) == f"{100 * score['value']:.1f} %"
         images = f"{scores[subset]['n']} images"
-        assert f"{SUBSET_TITLES[subset]} accuracy interval {low}-{high}, {images}" in text(
+        assert f"{SUBSET_TITLES[subset]} accuracy interval {low}–{high}, {images}" in text(
             element
         )
     assert study.page.by_id(f"run-{best}").get("open") is not None
@@ -484,8 +484,13 @@ def test_a_clear_winner_is_called_one(small):
             f"On the {images} images, the other run, baseline_cnn, is shown to be worse."
             in said
         )
-    assert "not shown to differ from it" not in page.html
+    assert "not shown to differ from it" not in page.html and "the same accuracy" not in said
     assert "It is also the cheapest run that is not shown to be worse on any test set" in said
+
+
+def test_a_tie_is_told(small):
+    said = text(small({"baseline_cnn": 1.0, "vgg16_cfg1": 1.0}).write().by_id("answer"))
+    assert "vgg16_cfg1 has the same accuracy there, and the first run in the grid is" in said
 
 
 def test_a_run_that_guesses_is_not_crowned(small):
@@ -547,7 +552,7 @@ def test_what_intervals_cover_is_said_and_replicates_are_listed(small, tmp_path)
     metrics = [made.results / "baseline_cnn" / "metrics.json", summary]
     page = made.write(metrics=metrics, replicates=tmp_path / "replicates.csv")
     answer = text(page.by_id("answer"))
-    assert "2 replicates: 90.0-96.0" in answer and "25 % seed, 75 % images" in answer
+    assert "2 replicates: 90.0–96.0" in answer and "25 % seed, 75 % images" in answer
     assert "They leave out the seed of baseline_cnn" in answer
     assert "Every replicate of every run" in text(page.by_id("grid"))
     assert "means over 2 replicates" in text(page.by_id("run-regularized_cnn"))
@@ -763,7 +768,8 @@ def test_tuning_has_its_section(study):
     said[NOT_SHOWN] = "is not shown to make a difference"
     for item, row in zip(section.findall("ul/li"), gain.itertuples(), strict=True):
         points = [
-            f"{p:+z.1f}" for p in (row.gain_points, row.gain_points_low, row.gain_points_high)
+            f"{p:+z.1f}".replace("-", MINUS)
+            for p in (row.gain_points, row.gain_points_low, row.gain_points_high)
         ]
         p = f"= {row.p_holm:.3f}" if row.p_holm >= 0.001 else "below 0.001"
         assert text(item) == (
@@ -994,7 +1000,7 @@ def test_corruption_errors_are_in_shares_of_the_regularized_cnn(small):
     section = small({"regularized_cnn": 0.6, "vgg16_cfg1": 0.9}).write().by_id("corruptions")
     assert "below 100 %, a run errs less than it" in text(section)
     rows = rows_of(section.find(".//table"))
-    assert text(rows["regularized_cnn"]["mean corruption error, %"]).startswith("100.0 (100.0-")
+    assert text(rows["regularized_cnn"]["mean corruption error, %"]).startswith("100.0 (100.0–")
 
 
 def test_images_that_are_hard_for_all_runs_are_shown_with_their_files(study, tmp_path):
@@ -1061,7 +1067,7 @@ def test_a_difference_of_confusion_matrices_is_that_of_the_counts(study):
     )
     more = ours["count"].to_numpy() - theirs["count"].to_numpy()
     cells = [text(td).partition("\N{THIN SPACE}")[0] for td in shown[0].findall(".//td")]
-    counts = [f"{n:+d}".replace("-", "\N{MINUS SIGN}") if n else "" for n in more]
+    counts = [f"{n:+d}".replace("-", MINUS) if n else "" for n in more]
     assert all(cell.startswith(count) for cell, count in zip(cells, counts, strict=True))
     assert [bool(cell) for cell in cells] == [bool(count) for count in counts]
 

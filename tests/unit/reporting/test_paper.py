@@ -82,7 +82,7 @@ def test_the_short_table_is_typeset(folder):
     short = (folder / "grid_short.tex").read_text()
     assert short.startswith("\\begin{tabular}{lrrr}") and "\\toprule" in short
     assert re.search(r"vgg16\\_cfg1 & \d+\.\d \(\d+\.\d--\d+\.\d\) & ", short)
-    table = pd.DataFrame({"run": ["a-1"], "x": ["-1.0 (-2.0 to -0.5)"], "y": ["1.0-2.0"]})
+    table = pd.DataFrame({"run": ["a-1"], "x": ["−1.0 (−2.0 to −0.5)"], "y": ["1.0–2.0"]})
     typeset = "a-1 & $-$1.0 ($-$2.0 to $-$0.5) & 1.0--2.0"
     assert typeset in tables.latex(table)
 

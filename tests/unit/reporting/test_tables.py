@@ -203,7 +203,7 @@ def test_abstention_and_calibration(study):
         "after scaling, %": "2.0",
         "least confidence of an answer, %": "75.0",
         "images answered, %": "80.0",
-        "accuracy of the answers, %": "70.0 (69.0-71.0)",
+        "accuracy of the answers, %": "70.0 (69.0–71.0)",
         "area under the curve, %": "1.0",
         "answered with hindsight, %": "85.0",
     }
@@ -248,7 +248,7 @@ def test_files_hold_numbers_for_programs_and_text_for_people(tmp_path, study):
     assert list(again.columns) == list(table.columns)
     assert again["test_accuracy_pct_high"][0] == pytest.approx(61)
     markdown = (tmp_path / "grid.md").read_text()
-    assert "90.0 (89.0-91.0)" in markdown and "a\\|b_&lt;i>&amp;" in markdown
+    assert "90.0 (89.0–91.0)" in markdown and "a\\|b_&lt;i>&amp;" in markdown
     lines = markdown.splitlines()
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
     latex = (tmp_path / "grid.tex").read_text()
@@ -264,7 +264,7 @@ def test_the_headline_is_aligned_and_fits_a_terminal(study):
     assert len(lines) == 1 + len(study)
     assert max(map(len, lines)) <= 100
     assert len(set(map(len, lines))) == 1
-    assert "95.0 (94.0-96.0)" in text and "1,234,567" in text and "1 min 30 s" in text
+    assert "95.0 (94.0–96.0)" in text and "1,234,567" in text and "1 min 30 s" in text
 
 
 def repeated(content, names, least, most):
@@ -288,8 +288,8 @@ def test_a_run_with_replicates_is_one_row_with_mean_range_and_number(study):
     assert list(row[[*columns, "test_seed_share_pct"]]) == pytest.approx([3, 90, 88, 25])
     assert table.loc["baseline_cnn", ["replicates", "test_accuracy_pct_most"]].isna().all()
     spelled = shown(grid_table(study)).set_index("run").loc["vgg16_cfg1"]
-    assert spelled["test accuracy, %"] == "90.0 (89.0-91.0)"
-    assert spelled["test accuracy, range, %"] == "88.0-93.0"
+    assert spelled["test accuracy, %"] == "90.0 (89.0–91.0)"
+    assert spelled["test accuracy, range, %"] == "88.0–93.0"
     assert spelled["test accuracy, seed's share of the variance, %"] == "25.0"
     lines = headline(grid_table(study)).splitlines()
     assert max(map(len, lines)) <= 100 and lines[2].endswith("3")
@@ -477,7 +477,7 @@ def test_the_comparison_with_the_winner_is_written_and_spelled(compared, tmp_pat
         "corrected for",
         "verdict",
     ]
-    assert text["winner minus run, points"][0].startswith("-5.0 (-")
+    assert text["winner minus run, points"][0].startswith("−5.0 (−")
     assert list(text["images"]) == ["test", "augmented test"]
     assert r"convnext\_cfg1" in (tmp_path / "winner.tex").read_text()
 

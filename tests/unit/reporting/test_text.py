@@ -13,8 +13,8 @@ def test_differences_keep_their_sign():
         }
     )
     assert list(shown(table)["difference, points"]) == [
-        "-2.3 (-4.0 to -0.6)",
-        "+0.0 (-1.5 to +1.5)",
+        "−2.3 (−4.0 to −0.6)",
+        "+0.0 (−1.5 to +1.5)",
         "+1.0 (+0.0 to +2.0)",
         DASH,
     ]
