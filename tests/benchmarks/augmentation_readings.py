@@ -114,7 +114,7 @@ def differences(published, found):
 
 
 def spelled(score):
-    return "{:.1f} ({:.1f}-{:.1f})".format(*(100 * score[k] for k in ("value", "low", "high")))
+    return "{:.1f} ({:.1f}–{:.1f})".format(*(100 * score[k] for k in ("value", "low", "high")))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main():
     for replicates in (2, 3, 5, 10):
         found = np.array([coverage(replicates, case, studies) for case in CASES.values()])
         spans = zip(*(100 * found.min(axis=0), 100 * found.max(axis=0)), strict=True)
-        rows.append([str(replicates), *(f"{low:.1f}-{high:.1f}" for low, high in spans)])
+        rows.append([str(replicates), *(f"{low:.1f}–{high:.1f}" for low, high in spans)])
     print(aligned(["replicates", "ours, %", "Satterthwaite, %", "bootstrap, %"], rows))
 
 

@@ -31,6 +31,7 @@ from hemagrid.config.loading import study_config  # noqa: E402
 from hemagrid.evaluation.metrics import scores_with_intervals  # noqa: E402
 from hemagrid.evaluation.statistics import paired  # noqa: E402
 from hemagrid.models import backbones  # noqa: E402
+from hemagrid.reporting.text import number  # noqa: E402
 from hemagrid.training import backend, embeddings  # noqa: E402
 from hemagrid.training.trainer import Examples, Phase, Trainer  # noqa: E402
 from hemagrid.training.transfer import TransferModel  # noqa: E402
@@ -209,7 +210,7 @@ def rows_of(study, predicted, epochs, resamples, seed):
                 labels, classes[subset], groups, study.classes, resamples=resamples, seed=seed
             )["accuracy"]
             value, low, high = (100 * score[part] for part in ("value", "low", "high"))
-            cells[choice].append(f"{value:.1f} ({low:.1f}-{high:.1f})")
+            cells[choice].append(f"{value:.1f} ({low:.1f}–{high:.1f})")
     for subset in study.subsets:
         labels, groups = study.labels[subset], study.groups[subset]
         right = {
@@ -223,7 +224,9 @@ def rows_of(study, predicted, epochs, resamples, seed):
         cells[first].append("")
         for choice, found in zip(others, compared, strict=True):
             value, low, high = (100 * found[part] for part in ("value", "low", "high"))
-            text = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+            text = "{} ({} to {})".format(
+                *(number(each, "+.1f") for each in (value, low, high))
+            )
             cells[choice].append(f"**{text}**" if low > 0 or high < 0 else text)
     yield from cells.values()
 

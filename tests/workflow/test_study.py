@@ -462,7 +462,7 @@ def test_the_report_says_what_the_metrics_say(study):
             value, low, high = (
                 f"{100 * scores['accuracy'][key]:.1f}" for key in ("value", "low", "high")
             )
-            assert f"{value} ({low}-{high})" in text, run
+            assert f"{value} ({low}–{high})" in text, run
     counts = read(study.results / "dataset" / "audit.json")["counts"]
     assert f"<strong>{counts['kept']} are kept</strong>" in page
     assert "<strong>Random weights.</strong> mobilenetv3 started" in page
