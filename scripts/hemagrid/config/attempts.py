@@ -18,7 +18,10 @@ _STAMP = r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) "
 _HAD = re.compile(_STAMP + r"This attempt has (.*)$", re.M)
 _PEAK = re.compile(_STAMP + r"Its memory was (\d+) MB at most$", re.M)
 _END = re.compile(_STAMP + r"((?:Error|Stopped): .*)", re.M)
-_MEMORY = re.compile("MemoryError|Cannot allocate memory|Unable to allocate|bad_alloc")
+# "failed to map": a library, below a limit of addresses such as Grid Engine's h_vmem.
+_MEMORY = re.compile(
+    "MemoryError|Cannot allocate memory|Unable to allocate|bad_alloc|failed to map segment"
+)
 
 
 def amount(key, first, attempt, log, partition=None):

@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hemagrid.training.backend import device
 logger = logging.getLogger(__name__)
 
 POLL = 5  # seconds between two attempts to claim a GPU
+LOCKS = Path("/tmp")  # of all jobs of a machine; TMPDIR may be a job's own, as in Grid Engine
 
 _claimed = []  # the lock of this process's GPU
 _listening = []  # what each active `stop_signals` has received
@@ -106,7 +106,7 @@ def claim_gpu():
                 logger.warning(
                     f"{socket.gethostname()}: no GPU can be claimed, because no file can be "
                     f"locked: {error}. This job takes GPU {gpu}, which others may use as well; "
-                    "set TMPDIR to a folder on a local disk"
+                    "set CUDA_VISIBLE_DEVICES to choose one"
                 )
                 lock = None
             _claimed.append(lock)  # released by the system when this process ends
@@ -117,7 +117,7 @@ def claim_gpu():
 
 def _own_folder():
     """Return a folder for locks that nobody else can write to or has put there."""
-    folder = Path(tempfile.gettempdir(), f"hemagrid-{os.getuid()}")
+    folder = LOCKS / f"hemagrid-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

@@ -31,6 +31,7 @@ def asked(tmp_path, monkeypatch):
     [
         ("2026-11-27 10:30:00 Error: images.npy: not found", [4000, 120]),
         ("2026-11-27 10:30:00 Error: MemoryError: ", [6000, 120]),
+        ("2026-11-27 10:30:00 Error: ImportError: x.so: failed to map segment", [6000, 120]),
         ("2026-11-27 10:30:00 Stopped: by SIGTERM in epoch 3", [4000, 120]),  # cancelled
         (
             "2026-11-27 10:30:00 Its memory was 3700 MB at most\n"

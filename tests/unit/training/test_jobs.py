@@ -60,7 +60,8 @@ def test_a_job_that_asked_for_none_runs_on_the_cpu(asked):
     jobs.prepare(1, asked, require_gpu=True)
 
 
-CLAIM = "import os; from hemagrid.training import jobs; jobs.POLL = 0.2; jobs.claim_gpu(); "
+CLAIM = "import os, sys; from pathlib import Path; from hemagrid.training import jobs; "
+CLAIM += "jobs.POLL = 0.2; jobs.LOCKS = Path(sys.argv[1]); jobs.claim_gpu(); "
 CLAIM += "print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); input()"
 
 
@@ -76,10 +77,10 @@ def claim(tmp_path):
         environment = {key: os.environ[key] for key in os.environ if "CUDA" not in key}
         for variable in ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "JOB_ID"):
             environment.pop(variable, None)
-        environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+        environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
         environment |= {"PYTHONPATH": str(LIBRARY.parent)} | variables
         process = subprocess.Popen(
-            [sys.executable, "-c", CLAIM],
+            [sys.executable, "-c", CLAIM, tmp_path],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -146,8 +147,12 @@ def test_gpus_that_torque_and_grid_engine_name_otherwise_are_understood(claim, t
     assert {process.stdout.readline().strip() for process in several} == {"2", "3"}
 
 
-def test_jobs_of_a_scheduler_that_assigns_no_gpus_take_one_each(claim):
-    taken = {claim(**JOBS["sge"] | {"JOB_ID": job}) for job in ("17", "18")}
+def test_jobs_of_a_scheduler_that_assigns_no_gpus_take_one_each(claim, tmp_path):
+    taken = set()
+    for job in ("17", "18"):
+        own = tmp_path / f"{job}.1.gpu.q"  # as Grid Engine gives each job one
+        own.mkdir()
+        taken.add(claim(**JOBS["sge"] | {"JOB_ID": job, "TMPDIR": str(own)}))
     assert {process.stdout.readline().strip() for process in taken} == {"0", "1"}
 
 
@@ -159,12 +164,12 @@ def test_where_no_file_can_be_locked_a_gpu_is_taken_with_a_warning(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    monkeypatch.setattr(jobs.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(jobs, "LOCKS", tmp_path)
     monkeypatch.setattr(jobs, "_claimed", [])
     monkeypatch.setattr("fcntl.flock", refuse)
     jobs.claim_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] in ("4", "5")
-    assert os.strerror(number) in logged() and "set TMPDIR" in logged()
+    assert os.strerror(number) in logged() and "set CUDA_VISIBLE_DEVICES" in logged()
 
 
 @pytest.mark.parametrize("trap", ["link", "foreign", "open"])
@@ -184,7 +189,7 @@ def test_a_folder_for_locks_that_others_control_is_not_used(
         monkeypatch.setattr(jobs.os, "getuid", lambda: owner + 1)
         folder.rename(tmp_path / f"hemagrid-{owner + 1}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    monkeypatch.setattr(jobs.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(jobs, "LOCKS", tmp_path)
     monkeypatch.setattr(jobs, "_claimed", [])
     jobs.claim_gpu()
     assert "others can change" in logged()
