@@ -17,6 +17,8 @@ import os, subprocess, sys
 from pathlib import Path
 
 kind, options = "{kind}", sys.argv[1:]
+if "-w" in options:  # Grid Engine is asked whether such a job could start
+    sys.exit()
 folder = Path("{folder}")
 number = str(len(list(folder.glob("job.*"))) + 1)
 named = number + ".server" if kind == "pbs" else number
@@ -114,8 +116,49 @@ def test_jobs_run_through_qsub(scheduler, tmp_path, snakemake, in_folder, requir
     )
     assert made.returncode == 0, made.said
     (asked,) = (path.read_text() for path in folder.glob("job.*"))
-    expected = {"pbs": "mem=4000mb,walltime=3600", "sge": "mem_free=4000M -pe smp 1"}
+    expected = {
+        "pbs": "mem=4000mb,walltime=3600",
+        "sge": "h_rt=3600 -j y -terse -l mem_free=4000M",
+    }
     assert "-N augment" in asked and expected[kind] in asked
+
+
+BUSY = {
+    "pbs": "qsub: would exceed queue workq's per-user limit of jobs in 'Q' state",
+    "sge": "Unable to run job: job rejected: only 1 jobs are allowed per user",
+}
+AGAIN = """#!/bin/sh
+[ -e {folder}/asked ] && echo 17 && exit
+touch {folder}/asked
+echo "{message}" >&2
+exit 25
+"""
+
+
+def test_a_full_queue_is_asked_again_and_what_it_refuses_is_told(scheduler, tmp_path):
+    kind, folder, variables = scheduler
+    script = tmp_path / "job.sh"
+    script.touch()
+    (folder / "sleep").write_text("#!/bin/sh\n")
+
+    def submitted(message):
+        (folder / "qsub").write_text(AGAIN.format(folder=folder, message=message))
+        for program in ("sleep", "qsub"):
+            (folder / program).chmod(0o755)
+        (folder / "asked").unlink(missing_ok=True)
+        return subprocess.run(
+            [BIN / "cluster-submit", kind, "train", "1", "100", "5", "", "0", script],
+            cwd=tmp_path,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+        )
+
+    assert submitted(BUSY[kind]).stdout == "17\n"
+    assert BUSY[kind] in (tmp_path / "logs" / "cluster" / "waiting.log").read_text()
+    refused = submitted("qsub: Unknown queue")
+    assert refused.returncode == 1 and refused.stderr == "qsub: Unknown queue\n"
+    assert refused.stdout == ""
 
 
 def test_jobs_run_through_bsub(tmp_path, snakemake, in_folder, require_package):
