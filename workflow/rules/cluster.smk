@@ -29,7 +29,8 @@ def asks(**amounts):
             first = amount(wildcards) if callable(amount) else amount
             log = workflow.get_rule(rulename).log[0].apply_wildcards(wildcards)
             partition = said(rulename, "slurm_partition")
-            return attempts.amount(key, first, attempt, log, partition)
+            longest = int(said(rulename, "longest") or 0)
+            return attempts.amount(key, first, attempt, log, partition, longest)
 
         return scaled
 

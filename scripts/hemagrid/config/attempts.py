@@ -24,8 +24,8 @@ _MEMORY = re.compile(
 )
 
 
-def amount(key, first, attempt, log, partition=None):
-    """Return what an attempt asks for: `first`, or more as far as SLURM allows it.
+def amount(key, first, attempt, log, partition=None, longest=None):
+    """Return what an attempt asks for: `first`, or more as far as the scheduler allows it.
 
     Args:
         key: "mem_mb", or "runtime" in minutes.
@@ -33,6 +33,7 @@ def amount(key, first, attempt, log, partition=None):
         attempt: Its number, from 1. It counts submissions that were refused, too.
         log: Path of the job's log, which the former attempt wrote.
         partition: Its partition in SLURM; None stands for the default.
+        longest: Minutes that the profile allows, for schedulers that are not asked, or None.
     """
     if attempt == 1:
         return first
@@ -49,7 +50,8 @@ def amount(key, first, attempt, log, partition=None):
     if key not in had:
         return first
     asked = max(first, had[key] + first * (key in _short(text, begun, written, had)))
-    return max(first, min(asked, slurm.limits(partition).get(key, asked)))
+    limits = slurm.limits(partition) | ({"runtime": longest} if longest else {})
+    return max(first, min(asked, limits.get(key, asked)))
 
 
 def _short(text, begun, written, had):

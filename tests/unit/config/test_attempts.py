@@ -59,3 +59,10 @@ def test_a_job_that_never_began_asks_for_what_it_did(asked, text):
 def test_what_was_refused_before_it_began_asks_for_no_more(tmp_path):
     for attempt in (1, 2, 4):
         assert attempts.amount("mem_mb", 2000, attempt, tmp_path / "none.log") == 2000
+
+
+def test_no_attempt_asks_for_more_time_than_the_profile_allows(tmp_path):
+    log = tmp_path / "job.log"
+    log.write_text(BEGUN + "2026-11-27 11:58:00 Stopped: by SIGTERM\n")
+    asked = [attempts.amount("runtime", 60, 3, log, longest=most) for most in (150, 0, 30)]
+    assert asked == [150, 180, 60]
