@@ -94,7 +94,7 @@ def test_a_finished_study_does_without_its_caches(hemagrid, copied, tmp_path):
     page = copied / "results" / "report.html"
     page.rename(tmp_path / "aside")
     refused = hemagrid("clean", "--directory", copied, expected=1)
-    assert "not finished: 1 jobs to do, the first of which is report" in refused
+    assert "not finished: 1 job to do, report first" in refused
     assert (copied / "results" / "trunks" / "mobilenetv3" / "train.npy").exists()
 
     (tmp_path / "aside").rename(page)

@@ -6,7 +6,7 @@ from hemagrid import names
 from hemagrid.cli import dag, options
 from hemagrid.config.loading import nearby
 from hemagrid.errors import InputError
-from hemagrid.reporting.text import size
+from hemagrid.reporting.text import counted, size
 
 TEXT = """
 Remove the cached activations and embeddings of a finished study, often most of its size.
@@ -29,8 +29,8 @@ def main(words):
     jobs, *_ = dag.planned(arguments)
     if jobs:
         raise InputError(
-            f"this study is not finished: {len(jobs)} jobs to do, the first of which is "
-            f"{jobs[0].rule}; nothing was removed. The config is {config_name}"
+            f"this study is not finished: {counted(len(jobs), 'job')} to do, {jobs[0].rule} "
+            f"first; nothing was removed. The config is {config_name}"
         )
     caches = [pattern.partition("/{")[0] for pattern in (names.ACTIVATIONS, names.EMBEDDINGS)]
     # Evaluation reads what embedding cost: made again, it would have all runs trained again.

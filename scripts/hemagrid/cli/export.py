@@ -8,6 +8,7 @@ from hemagrid import io, names
 from hemagrid.cli import options
 from hemagrid.errors import InputError
 from hemagrid.export import networks, tracking
+from hemagrid.reporting.text import counted
 
 TEXT = """
 Write the network of a run as ONNX, TFLite or TensorFlow SavedModel, if its probabilities on the
@@ -86,6 +87,6 @@ def _export_study(folder, format, out):
         tracking.write_store(records, study, out)
     else:
         tracking.write_tables(records, out)
-    print(f"Wrote {len(records)} runs to {out}")
+    print(f"Wrote {counted(len(records), 'run')} to {out}")
     if missing:
         print(f"Not finished and so not in it: {', '.join(missing)}")

@@ -11,7 +11,7 @@ from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
 from hemagrid.config import slurm
 from hemagrid.config.grid import grid, known_runs, replicates, tunable_backbones
 from hemagrid.names import CHECKPOINTS, FINETUNE_TOP
-from hemagrid.reporting.text import aligned, duration, size
+from hemagrid.reporting.text import aligned, counted, duration, size
 
 TEXT = """
 Print what snakemake, called with the same options, would run: jobs, hours and storage. Nothing
@@ -88,7 +88,7 @@ def describe(jobs, config, folder=".", command=MEASURE):
     known = [[what, where, _DASH if b is None else size(b)] for what, where, b in stored]
     known.append(["kept at the end, at least", "", size(kept)])
     parts = [
-        f"{len(grid(config))} runs in the grid, {len(jobs)} jobs to do.\n"
+        f"{counted(len(grid(config)), 'run')} in the grid, {counted(len(jobs), 'job')} to do.\n"
         f"Images: {images.source}.\n"
         "With their copies: "
         + ", ".join(f"{name} {count:,}" for name, count in images.subsets.items()),

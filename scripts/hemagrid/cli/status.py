@@ -21,7 +21,7 @@ from hemagrid.config.grid import (
 )
 from hemagrid.config.loading import nearby
 from hemagrid.io import read_json
-from hemagrid.reporting.text import aligned, duration
+from hemagrid.reporting.text import aligned, counted, duration
 from hemagrid.training import checkpoints
 
 TEXT = """
@@ -123,7 +123,8 @@ def describe(stage_rows, run_rows):
     for row in run_rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
     parts = [
-        f"{len(run_rows)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+        f"{counted(len(run_rows), 'run')}: "
+        + ", ".join(f"{n} {state}" for state, n in counts.items())
     ]
     if unfinished := [row for row in stage_rows if row["state"] != "finished"]:
         cells = [

@@ -839,7 +839,7 @@ def accuracy_chart(grid):
         .mark_text(text="missing", align="left", dx=6, fontStyle="italic")
         .encode(y=y, x=alt.value(0), tooltip=_tips(run="missing run"))
     )
-    said = f"Accuracy of {len(grid)} runs and controls with 95 % intervals"
+    said = f"Accuracy of {text.counted(len(grid), 'run')} and controls with 95 % intervals"
     for subset in subsets:
         ours = _accuracies(grid[~grid["kind"].isin(["control", "missing"])], subset)
         if len(ours):
@@ -914,7 +914,7 @@ def corruption_heat_map(table, summary):
         width=alt.Step(40),
         height=alt.Step(24),
         description=(
-            f"Accuracy of {len(summary)} runs on test images with "
+            f"Accuracy of {text.counted(len(summary), 'run')} on test images with "
             f"{table['corruption'].nunique()} kinds of corruptions, averaged over severities; "
             f"the largest fall: {worst['run']} by {worst['corruption']}, {worst['fall']:.1f} "
             "points"
@@ -954,8 +954,9 @@ def recall_by_class(table):
     ).properties(
         width=420,
         height=len(classes) * max(26, 12 * len(runs)),
-        description=f"Recall of {len(classes)} classes by {len(runs)} runs; the lowest is that "
-        f"of {worst['class']} by {worst['run']}, {worst['recall_pct']:.1f} %",
+        description=f"Recall of {len(classes)} classes by {text.counted(len(runs), 'run')}; "
+        f"the lowest is that of {worst['class']} by {worst['run']}, "
+        f"{worst['recall_pct']:.1f} %",
     )
 
 
@@ -991,7 +992,8 @@ def accuracy_by_policy(table):
     ).properties(
         width=420,
         height=26 * len(runs),
-        description=f"Accuracy of {len(runs)} runs by augmentation policy; means: {said}",
+        description=f"Accuracy of {text.counted(len(runs), 'run')} by augmentation policy; "
+        f"means: {said}",
     )
 
 
@@ -1050,7 +1052,8 @@ def learning_curves_of_runs(histories, model_of):
         panels.append((lines + points).properties(width=340, height=240))
     best = rows.loc[rows["val_accuracy"].fillna(-1).idxmax()]
     return alt.hconcat(*panels).properties(
-        description=f"Validation loss and accuracy of {len(histories)} runs by epoch; the "
+        description="Validation loss and accuracy of "
+        f"{text.counted(len(histories), 'run')} by epoch; the "
         f"highest accuracy is that of {best['run']}, {100 * best['val_accuracy']:.1f} %, in "
         f"epoch {best['epoch']}"
     )
@@ -1136,7 +1139,8 @@ def agreement_heat_map(table, runs):
     return (squares + numbers).properties(
         width=alt.Step(44),
         height=alt.Step(26),
-        description=f"Cohen's kappa of the answers of {len(runs)} runs to test images{said}",
+        description=f"Cohen's kappa of the answers of {text.counted(len(runs), 'run')} to test "
+        f"images{said}",
     )
 
 
@@ -1193,7 +1197,7 @@ def cost_chart(grid):
     runs = runs.fillna({"head": "none"})
     runs["time"] = runs["training_seconds"].map(text.duration)
     fronts = {cost: pareto_front(runs[cost], runs["accuracy"]) for cost in _COSTS}
-    said = f"Accuracy on {images} images against the cost of {len(runs)} runs"
+    said = f"Accuracy on {images} images against the cost of {text.counted(len(runs), 'run')}"
     for cost, front in fronts.items():
         best = ", ".join(runs.loc[front, "run"]) or "none"
         said += f"; Pareto front by {_COSTS[cost].removesuffix(', s')}: {best}"

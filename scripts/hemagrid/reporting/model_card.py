@@ -12,6 +12,7 @@ import yaml
 
 from hemagrid import io
 from hemagrid.names import TRANSFER, VAL, subset_title
+from hemagrid.reporting.text import counted
 
 UNKNOWN = "not stated (card: {} in the config)"
 
@@ -95,6 +96,7 @@ def write_card(metrics, config, out):
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["counted"] = counted
     template = environment.get_template("model_card.md.j2")
     io.write_text(out, template.render(card=card, metadata=_metadata(card)))
 

@@ -193,6 +193,7 @@ def write_report(out, inputs, *, select_by):
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    environment.filters["counted"] = text.counted
     environment.filters["duration"] = text.duration
     environment.filters["few"] = text.few
     environment.filters["number"] = text.number

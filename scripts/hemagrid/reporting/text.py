@@ -207,6 +207,11 @@ def spell(value, column):
     return value if isinstance(value, str) else f"{value:,.0f}"
 
 
+def counted(number, noun):
+    """Spell a number of things: "1 run", "1,200 runs"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def listed(numbers):
     """Spell a list of layers or rates: "512, 256", or "none" if it is empty."""
     return ", ".join(f"{number:g}" for number in numbers) or "none"

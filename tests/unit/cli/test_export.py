@@ -1,5 +1,6 @@
 """What `hemagrid export` writes and refuses."""
 
+import keras
 import numpy as np
 import pytest
 from made_study import make_study
@@ -18,6 +19,7 @@ def study(tmp_path, draw):
     """A study that has a run, and the same with views."""
     folder = tmp_path / "study"
     make_study(folder, {RUN: 0.5, f"{RUN}+views": 0.9}, ["basophil", "ig"])
+    keras.utils.set_random_seed(0)
     cnns.build_cnn(CNN, 32, 2).save(folder / names.MODEL.format(run=RUN))
     tiny = load_config([ROOT / "tests" / "workflow" / "tiny.yaml"])
     write_config(tiny, folder / names.CONFIG)

@@ -17,6 +17,7 @@ def network(tmp_path_factory):
     from hemagrid.evaluation.inference import load_network
     from hemagrid.models.cnns import build_cnn
 
+    keras.utils.set_random_seed(0)
     pixels = keras.Input((16, 16, 3))
     shifted = keras.activations.gelu(pixels - np.float32([103.9, 116.8, 123.7]))
     path = tmp_path_factory.mktemp("run") / "model.keras"

@@ -1,7 +1,16 @@
 import pandas as pd
 import pytest
 
-from hemagrid.reporting.text import DASH, aligned, duration, p_text, shorten, shown, size
+from hemagrid.reporting.text import (
+    DASH,
+    aligned,
+    counted,
+    duration,
+    p_text,
+    shorten,
+    shown,
+    size,
+)
 
 
 def test_differences_keep_their_sign():
@@ -61,3 +70,10 @@ def test_a_long_text_is_cut_to_its_width():
     assert shorten("basophils", 8) == "basophi\N{HORIZONTAL ELLIPSIS}"
     # In whatever unit its length is measured.
     assert shorten("basophils", 16, lambda text: 2 * len(text)) == shorten("basophils", 8)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1200, "1,200 runs")]
+)
+def test_counts(number, said):
+    assert counted(number, "run") == said
