@@ -64,7 +64,8 @@ def in_grid_engine(require_program, require_package, environment, tmp_path):
         pytest.skip("a cluster of one's own needs root")
 
     def run(*command):
-        words = ["sh", ROOT / "tests" / "cluster" / "grid_engine.sh", *command]
+        own = ROOT / "tests" / "cluster" / "grid_engine.sh"
+        words = ["setpriv", "--pdeathsig", "KILL", "sh", own, *command]
         return subprocess.run(
             list(map(str, words)),
             cwd=tmp_path,
