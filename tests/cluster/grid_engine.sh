@@ -1,7 +1,7 @@
 #!/bin/sh
 # A real Grid Engine, on one node, for as long as a command runs: sh grid_engine.sh COMMAND ...
 #
-# Needs root and Debian's gridengine-master, gridengine-exec and gridengine-client. It lives in
+# Needs root and Debian's gridengine-master, gridengine-exec, gridengine-client and iproute2. It lives in
 # namespaces of its own: nobody outside reaches its ports or sees its files, and all its processes
 # end with the command. The command sees no network. There are the queues all.q and gpu.q of eight
 # slots each, the parallel environment smp, and two of the resource gpu.

@@ -15,6 +15,7 @@ PROGRAMS = {
     "sge_qmaster": "gridengine-master",
     "sge_execd": "gridengine-exec",
     "qsub": "gridengine-client",
+    "ip": "iproute2",
 }
 # What may become of jobs, in the words of the profile's programs.
 JOBS = """\
