@@ -505,3 +505,17 @@ def test_print_is_light_and_fits_the_paper(browse, report):
     assert 3 < len(re.findall(rb"/Type /Page\b", printed)) < shown / 2
     (size,) = set(re.findall(rb"/MediaBox \[([^\]]*)\]", printed))
     assert [float(side) for side in size.split()] == pytest.approx([0, 0, 842, 595], abs=1)
+
+
+def test_charts_fit_a_phone(browse, made):
+    tab = browse(made, width=PHONE)
+    tab.open_folds()
+    wide = tab.run(
+        "[...document.querySelectorAll('[data-drawn]')]"
+        ".filter((place) => place.scrollWidth > place.clientWidth)"
+        ".map((place) => place.getAttribute('aria-label'))"
+    )
+    assert wide == []
+    tab.run("document.querySelector('[data-drawn] svg').setAttribute('width', 500)")
+    scrolled = "document.querySelector('[data-drawn]').scrollWidth"
+    assert tab.run(scrolled) > PHONE

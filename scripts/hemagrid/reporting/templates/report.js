@@ -33,12 +33,30 @@ async function prepare() {
   return JSON.parse(charts);
 }
 
+const NARROW = 560; // pixels; two panels need more side by side
+const AXIS = 70; // pixels beside a panel
+
+// On a phone, panels and legends stand one above the other, and legends have two columns.
+function fitted(spec, width) {
+  const narrowed = (key, value) => {
+    if (key === "legend" && value?.columns) return { ...value, columns: 2 };
+    if (key === "layout") return { bottom: { ...value.bottom, direction: "vertical" } };
+    if (key === "labelLimit") return Math.min(value, width / 2 - AXIS);
+    if (key === "width" && value > width - AXIS) return width - AXIS;
+    return value;
+  };
+  const { hconcat, ...rest } = JSON.parse(JSON.stringify(spec), narrowed);
+  if (hconcat) return { ...rest, vconcat: hconcat };
+  return rest.concat ? { ...rest, columns: 1 } : rest;
+}
+
 async function draw(place) {
   const number = place.dataset.chart;
   delete place.dataset.chart;
   if (number === undefined) return;
   drawing ??= prepare();
-  const spec = (await drawing)[number];
+  let spec = (await drawing)[number];
+  if (place.clientWidth < NARROW) spec = fitted(spec, place.clientWidth);
   // The interpreter (`ast`) needs no eval, which the page's policy forbids.
   const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false };
   options.defaultStyle = false;
