@@ -180,6 +180,7 @@ class Cluster(Slurm):
             + ["--seed-file", self.folder / "munged.seed"],
             ready=socket_file.exists,
         )
+        self.start_accounting()
         self.start_controller()
         for node in self.nodes:
             self.start_node(node)
@@ -196,6 +197,9 @@ class Cluster(Slurm):
         for process in left:
             _signal(process, signal.SIGKILL)
         return not left
+
+    def start_accounting(self):
+        """Here there is none."""
 
     def start_controller(self):
         """Start slurmctld; return when it answers. It remembers what it knew before."""
@@ -325,6 +329,11 @@ class Cluster(Slurm):
         except subprocess.TimeoutExpired:  # a slurmd waits for steps that do not end
             daemon.kill()
             daemon.wait(PATIENCE)
+
+
+def rule(job):
+    """Return the rule of a job that the executor submitted."""
+    return re.match(r"rule_(\w+?)(_wildcards_|$)", job["Comment"])[1]
 
 
 def _record(text):

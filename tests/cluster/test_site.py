@@ -9,22 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from .cluster import PATIENCE
-from .conftest import QUICK, ROOT, slow
+from .cluster import rule
+from .conftest import AUGMENTED, ONE_RUN, PROFILE, ROOT, RUN, TRAINED, slow, wait
 from .test_cluster import submit
-from .test_study import rule
 
-ONE_RUN = ROOT / "tests" / "workflow" / "one_run.yaml"
-RUN = "regularized_cnn"
-TRAINED = f"results/{RUN}/model.keras"
-AUGMENTED = "results/dataset/test_augmented.npy"
-PROFILE = ROOT / "profiles" / "slurm"
 # As a QOS does that lets a user have one job in the queue.
 ONE_JOB = """
     for number, other in pairs(slurm.jobs) do
@@ -40,91 +32,6 @@ NO_MEM = """
         return slurm.ERROR
     end
 """
-
-
-def wait(condition, what):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
-        time.sleep(0.1)
-    return found
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory, snakemake, in_folder):
-    """A study with images to learn from. What else it trains or augments are jobs."""
-    folder = tmp_path_factory.mktemp("prepared")
-    shutil.copy(ONE_RUN, folder / "study.yaml")
-    images = [f"results/dataset/{subset}.npy" for subset in ("train", "val")]
-    made = snakemake(folder, *in_folder(folder, folder / "study.yaml"), "-c2", *images)
-    assert made.returncode == 0, made.said
-    return folder
-
-
-@pytest.fixture
-def study(cluster, prepared, tmp_path, start, finish, in_folder):
-    """A copy of it, with functions; it leaves no process and no job.
-
-    `finish` waits for snakemake. `stop` waits for its jobs alone and returns what it has said:
-    the executor looks for their end in ever longer pauses.
-    """
-    folder = (tmp_path / "study").resolve()
-    shutil.copytree(prepared, folder)
-    started = []
-
-    def begin(*arguments, profile=PROFILE, root=None, **variables):
-        where = in_folder(folder, folder / "study.yaml", **({"root": root} if root else {}))
-        run = (*where, "--profile", profile, *QUICK, *arguments)
-        started.append(start(folder, *run, **cluster.variables | variables))
-
-    def config(**changes):
-        settings = yaml.safe_load(ONE_RUN.read_text())
-        settings["cnns"][RUN] |= changes
-        (folder / "study.yaml").write_text(yaml.safe_dump(settings))
-
-    def kill():
-        os.killpg(started[-1].pid, signal.SIGKILL)
-        return "".join(started[-1].communicate())
-
-    def stop(*rules):
-        complete = dict.fromkeys(rules, "COMPLETED")
-        wait(
-            lambda: {rule(job): job["JobState"] for job in cluster.jobs(folder)} == complete,
-            f"the end of {rules}",
-        )
-        return kill()
-
-    yield SimpleNamespace(
-        folder=folder,
-        start=begin,
-        config=config,
-        finish=lambda: finish(started[-1]),
-        kill=kill,
-        stop=stop,
-        jobs=lambda: cluster.jobs(folder),
-        file=lambda path: (folder / path).read_text() if (folder / path).exists() else "",
-    )
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    for job in cluster.jobs(folder):
-        cluster.run("scancel", job["JobId"], check=False)
-
-
-@pytest.fixture
-def hemagrid(environment, cluster):
-    """A function that runs the command on the login node."""
-
-    def run(*words, **variables):
-        return subprocess.run(
-            [sys.executable, "-m", "hemagrid.cli.main", *map(str, words)],
-            env=environment | cluster.variables | variables,
-            capture_output=True,
-            text=True,
-        )
-
-    return run
 
 
 def programs_first(folder, cluster, **programs):
@@ -189,16 +96,6 @@ exec {shutil.which("sbatch")} "$@"
     assert "Unable to contact slurm controller" in study.file(waiting)
 
 
-# As slurmdbd would: what the controller has forgotten as well, in the words of sacct.
-SACCT = """
-while [ "$1" != --name ]; do [ $# -gt 1 ] || exit; shift; done
-{{
-    sed -nE "s/^JobId=([0-9]+) .* Name=$2 JobState=([A-Z]+) .*/\\1|\\2/p" {folder}/completed
-    squeue --noheader --states=PENDING,RUNNING,COMPLETING --format='%i|%T' --name "$2"
-}} | sed 's/CANCELLED/CANCELLED by 0/'
-"""
-
-
 def test_a_controller_that_forgets_jobs_is_said_with_the_line_to_change(study, cluster):
     with cluster.configured(MinJobAge=179):
         study.start(AUGMENTED)
@@ -206,25 +103,6 @@ def test_a_controller_that_forgets_jobs_is_said_with_the_line_to_change(study, c
         said = study.kill()
     assert "Warning: the controller forgets a job 179 s after its end (MinJobAge)" in said
     assert "write slurm-status-command: sacct" in said
-
-
-@slow
-def test_a_run_ends_whatever_sacct_calls_a_cancelled_job(study, cluster, tmp_path):
-    sacct = SACCT.format(folder=cluster.folder)
-    path = programs_first(tmp_path / "programs", cluster, sacct=sacct)
-    with cluster.configured(MinJobAge=2):
-        cluster.run("scontrol", "update", "PartitionName=cpu", "State=DOWN")
-        try:
-            study.start(AUGMENTED, PATH=path)
-            (first,) = wait(study.jobs, "a job")
-            cluster.run("scancel", first["JobId"])
-        finally:
-            cluster.run("scontrol", "update", "PartitionName=cpu", "State=UP")
-        result = study.finish()
-    assert result.returncode == 0, result.said[-8000:]
-    assert "Falling back to 'sacct'" in result.said
-    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'CANCELLED'" in result.said
-    assert (study.folder / AUGMENTED).exists()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from hemagrid.names import TRAINED, VIEWS
 
 from ..conftest import TINY
+from .cluster import rule
 from .conftest import QUICK, ROOT, SLOW
 
 
@@ -49,10 +50,6 @@ def jobs_while(process, slurm, folder):
         pytest.fail(f"still running after {PATIENCE} s:\n{output[1][-4000:]}")
     jobs |= {job["JobId"]: job for job in slurm.jobs(folder)}
     return "".join(output), list(jobs.values())
-
-
-def rule(job):
-    return re.match(r"rule_(\w+?)(_wildcards_|$)", job["Comment"])[1]
 
 
 def gpus(job):

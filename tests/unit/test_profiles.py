@@ -39,6 +39,7 @@ def run(tmp_path):
     [
         "sbatch: error: QOSMaxSubmitJobPerUserLimit\n"
         "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy",
+        "sbatch: error: AssocGrpSubmitJobsLimit",
         "sbatch: error: Batch job submission failed: Unable to contact slurm controller "
         "(connect failure)",
         "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
@@ -55,7 +56,7 @@ def test_a_submission_that_slurm_cannot_take_yet_is_tried_again(run, tmp_path, r
     assert (tmp_path / "said").read_text() == "a b\n"
     assert (tmp_path / "slept").read_text() == "10\n60\n"
     waited = (tmp_path / "logs" / "slurm" / "waiting.log").read_text().splitlines()
-    assert len(waited) == 2 and waited[0].endswith(refusal.splitlines()[-1])
+    assert len(waited) == 2 and waited[0].endswith(refusal.replace("\n", " "))
 
 
 def test_a_submission_that_is_wrong_fails_at_once(run, tmp_path):
@@ -69,11 +70,23 @@ def test_a_cancelled_job_is_cancelled_to_sacct_too(run):
     assert done.stdout == "17|CANCELLED\n18|COMPLETED\n"
 
 
+def test_a_job_that_was_preempted_for_good_is_cancelled(run):
+    done = run("squeue", "echo '17|PREEMPTED'; echo '18|PENDING'")
+    assert done.stdout == "17|CANCELLED\n18|PENDING\n"
+
+
+def test_a_job_that_was_preempted_is_cancelled_to_sacct_unless_it_is_queued_again(run):
+    said = "printf '17|PREEMPTED\\n18|PREEMPTED\\n7|PREEMPTED\\n'"
+    done = run("sacct", said, squeue=["printf '16\\n17\\n'"])
+    assert done.stdout == "17|PREEMPTED\n18|CANCELLED\n7|CANCELLED\n"
+
+
 def test_where_sacct_does_not_answer_squeue_does(run):
     queue = ['[ "$4 $5" = "--name a b" ] && echo "17|RUNNING"']
     done = run("sacct", "exit 3", arguments=["-X", "--name", "a b"], squeue=queue)
     assert (done.returncode, done.stdout) == (0, "17|RUNNING\n")
 
 
-def test_an_sacct_that_fails_fails(run):
-    assert run("sacct", "exit 3").returncode == 3
+@pytest.mark.parametrize("program", ["sacct", "squeue"])
+def test_a_program_that_fails_fails(run, program):
+    assert run(program, "exit 3").returncode == 3

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from hemagrid.config import attempts
+from hemagrid.config import attempts, slurm
 from hemagrid.data import counting
 
 # What a profile says that every job needs, and the jobs of a rule.
@@ -17,6 +17,8 @@ for profile in ("slurm", "generic"):
     if not programs.is_dir():
         programs = Path(ROOT, "profiles", profile, "bin")
     os.environ.update(PATH=f"{programs}:{os.environ.get('PATH')}")
+# Or squeue shows no jobs of partitions that a site hides, and the executor waits for them for ever.
+os.environ.setdefault("SQUEUE_ALL", "1")
 
 
 def asks(**amounts):
@@ -28,9 +30,9 @@ def asks(**amounts):
         def scaled(wildcards, attempt, rulename):
             first = amount(wildcards) if callable(amount) else amount
             log = workflow.get_rule(rulename).log[0].apply_wildcards(wildcards)
-            partition = said(rulename, "slurm_partition")
+            queue = [str(said(rulename, resource) or "") for resource in slurm.QUEUE]
             longest = int(said(rulename, "longest") or 0)
-            return attempts.amount(key, first, attempt, log, partition, longest)
+            return attempts.amount(key, first, attempt, log, queue, longest)
 
         return scaled
 

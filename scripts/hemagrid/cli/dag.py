@@ -18,6 +18,7 @@ from snakemake.settings.types import (
 
 from hemagrid.cli import reruns, targets
 from hemagrid.cli.estimate import Job
+from hemagrid.config import slurm
 from hemagrid.config.loading import ROOT, recorded_config
 from hemagrid.errors import InputError
 
@@ -68,7 +69,7 @@ def planned(arguments):
                     _place(job),
                     job.resources.get("runtime", 0),
                     job.resources.get("mem_mb", 0),
-                    job.resources.get("slurm_partition"),
+                    tuple(str(job.resources.get(key) or "") for key in slurm.QUEUE),
                 )
                 for job in inside.dag.needrun_jobs()
                 if job.rule.name != "all"

@@ -43,7 +43,7 @@ _SIZELESS = ("start", names.FEATURE_EXTRACTION)
 class Job:
     """A planned job. `place` is "local", "cpu" or "gpu"; `minutes` is what it asks for.
 
-    So are `memory`, in MB, and `partition`, of SLURM.
+    So are `memory`, in MB, and `queue`: partition, account and QOS of SLURM.
     """
 
     rule: str
@@ -51,7 +51,7 @@ class Job:
     place: str
     minutes: int
     memory: int = 0
-    partition: str | None = None
+    queue: tuple = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hemagrid.cli.speeds import MEASURE, OWN_SPEEDS, read_speeds
 from hemagrid.config import slurm
 from hemagrid.config.grid import grid, known_runs, replicates, tunable_backbones
 from hemagrid.names import CHECKPOINTS, FINETUNE_TOP
-from hemagrid.reporting.text import aligned, counted, duration, size
+from hemagrid.reporting.text import aligned, counted, duration, few, size
 
 TEXT = """
 Print what snakemake, called with the same options, would run: jobs, hours and storage. Nothing
@@ -154,26 +154,37 @@ def cluster(jobs, arguments):
     Returns:
         List of paragraphs.
     """
-    found = []
+    never, most = {}, []
     for job in jobs:
-        allowed = slurm.limits(job.partition) if job.place != "local" else {}
-        asked = {"runtime": job.minutes, "mem_mb": job.memory}
-        for key, limit in allowed.items():
-            if asked[key] > limit:
-                name = " ".join([job.rule, *job.wildcards.values()])
-                found.append(
-                    f"{name} can never start: it asks for {key} {asked[key]:,}, and partition "
-                    f"{job.partition or '(the default one)'} allows {limit:,}. Lower {key} in "
-                    "the config, or name another partition in the profile."
+        if job.place == "local":
+            continue
+        allowed = slurm.limits(*job.queue)
+        if "queued" in allowed:
+            most.append(allowed["queued"])
+        refusal = slurm.refusal(*job.queue)
+        problems = [f"{refusal};"] if refusal else []
+        asked = {"runtime": job.minutes, "mem_mb": job.memory, "gpu": int(job.place == "gpu")}
+        for key, (limit, by) in allowed.items():
+            if asked.get(key, 0) > limit:
+                problems.append(
+                    f"it asks for {key} {asked[key]:,}, and {by} allows {limit:,}; lower that "
+                    "in the config, or"
                 )
-    most = slurm.submit_limit(
-        getattr(dict(arguments.default_resources or {}).get("qos"), "raw", None)
-    )
-    if most is not None and arguments.jobs > most:
+        for problem in problems:
+            name = " ".join([job.rule, *job.wildcards.values()])
+            never.setdefault(problem, []).append(name)
+    found = [
+        f"{few(names)} can never start: {problem} name another partition, account or QOS in "
+        "the profile."
+        for problem, names in never.items()
+    ]
+    limit, by = min(most, default=(arguments.jobs, None))
+    if 0 < limit < arguments.jobs:
         found.append(
-            f"SLURM refuses more than {most} jobs of yours in the queue (MaxSubmit), and the "
-            f"profile allows {arguments.jobs}: a refused submission is tried again for an "
-            f"hour. In the profile, write jobs: {max(most - 5, 1)}, with room for your others."
+            f"SLURM refuses more than {limit} jobs of yours in the queue (MaxSubmit of {by}), "
+            f"and the profile allows {arguments.jobs}: a refused submission is tried again for "
+            f"an hour. In the profile, write jobs: {max(limit - 5, 1)}, with room for your "
+            "others."
         )
     settings = SimpleNamespace(
         status_command=arguments.slurm_status_command,

@@ -159,13 +159,15 @@ def queue(jobs):
         jobs: What `slurm.pending` returned.
     """
     never, reasons = [], {}
-    for comment, (number, reason, hopeless) in jobs.items():
-        reasons[reason] = reasons.get(reason, 0) + 1
-        if hopeless:
+    for comment, (number, reason, meaning) in jobs.items():
+        told = f" ({meaning})" if meaning not in ("", slurm.NEVER) else ""
+        reasons[reason + told] = reasons.get(reason + told, 0) + 1
+        if meaning == slurm.NEVER:
             name = comment.removeprefix("rule_").replace("_wildcards_", " ")
             never.append(
                 f"{name} can never start ({reason}): cancel it (scancel {number}), lower its "
-                "runtime or mem_mb in the config or name another partition in the profile"
+                "runtime or mem_mb in the config or name another partition, account or QOS in "
+                "the profile"
             )
     counts = ", ".join(f"{count} for {reason}" for reason, count in reasons.items())
     return "\n".join([f"In SLURM's queue: {counts}", *never]) if jobs else ""

@@ -24,7 +24,7 @@ _MEMORY = re.compile(
 )
 
 
-def amount(key, first, attempt, log, partition=None, longest=None):
+def amount(key, first, attempt, log, queue=(), longest=None):
     """Return what an attempt asks for: `first`, or more as far as the scheduler allows it.
 
     Args:
@@ -32,7 +32,7 @@ def amount(key, first, attempt, log, partition=None, longest=None):
         first: What the first attempt asks for, and by how much a later one exceeds the former.
         attempt: Its number, from 1. It counts submissions that were refused, too.
         log: Path of the job's log, which the former attempt wrote.
-        partition: Its partition in SLURM; None stands for the default.
+        queue: Its partition, account and QOS in SLURM, as `slurm.limits` takes them.
         longest: Minutes that the profile allows, for schedulers that are not asked, or None.
     """
     if attempt == 1:
@@ -50,8 +50,10 @@ def amount(key, first, attempt, log, partition=None, longest=None):
     if key not in had:
         return first
     asked = max(first, had[key] + first * (key in _short(text, begun, written, had)))
-    limits = slurm.limits(partition) | ({"runtime": longest} if longest else {})
-    return max(first, min(asked, limits.get(key, asked)))
+    limit, _ = slurm.limits(*queue).get(key, (asked, None))
+    if key == "runtime" and longest:
+        limit = longest
+    return max(first, min(asked, limit))
 
 
 def _short(text, begun, written, had):

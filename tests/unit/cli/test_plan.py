@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import zipfile
 from types import SimpleNamespace
 
@@ -149,8 +150,7 @@ def fake_slurm(tmp_path, monkeypatch):
     folder = tmp_path / "slurm"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    slurm.limits.cache_clear()
-    slurm._partitions.cache_clear()
+    slurm._ask.cache_clear()
 
     def says(program, text):
         (folder / program).write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
@@ -161,11 +161,10 @@ def fake_slurm(tmp_path, monkeypatch):
     return says
 
 
-def asked_by(jobs=50, qos=None, seconds=20):
+def asked_by(jobs=50, seconds=20):
     """What a profile asks for."""
     return SimpleNamespace(
         jobs=jobs,
-        default_resources={"qos": SimpleNamespace(raw=qos)} if qos else None,
         slurm_status_command="squeue",
         slurm_init_seconds_before_status_checks=seconds,
     )
@@ -173,27 +172,37 @@ def asked_by(jobs=50, qos=None, seconds=20):
 
 def test_jobs_that_can_never_start_are_named_with_what_to_lower(fake_slurm):
     fake_slurm("scontrol", PARTITIONS + "MinJobAge = 300 sec")
-    fits = Job("train", {"run": "a_cfg1"}, "gpu", 60, 1800, "gpu")
-    long = Job("train", {"run": "b_cfg1"}, "gpu", 61, 1800, "gpu")
-    large = Job("embed", {"backbone": "b"}, "gpu", 60, 1801, "gpu")
+    fits = Job("train", {"run": "a_cfg1"}, "gpu", 60, 1800, ("gpu",))
+    long = [Job("train", {"run": run}, "gpu", 61, 1800, ("gpu",)) for run in ("b", "c")]
+    large = Job("embed", {"backbone": "b"}, "gpu", 60, 1801, ("gpu",))
     other = Job("augment", {"subset": "val"}, "cpu", 9000, 9000)  # no limit there
-    local = Job("report", {}, "local", 9000, 9000, "gpu")
+    local = Job("report", {}, "local", 9000, 9000, ("gpu",))
     assert plan.cluster([fits, other, local], asked_by()) == []
-    assert plan.cluster([fits, long, large], asked_by()) == [
-        "train b_cfg1 can never start: it asks for runtime 61, and partition gpu allows 60. "
-        "Lower runtime in the config, or name another partition in the profile.",
-        "embed b can never start: it asks for mem_mb 1,801, and partition gpu allows 1,800. "
-        "Lower mem_mb in the config, or name another partition in the profile.",
-    ]
+    of_time, of_memory = plan.cluster([fits, *long, large], asked_by())
+    assert of_time == (
+        "train b, train c can never start: it asks for runtime 61, and partition gpu allows "
+        "60; lower that in the config, or name another partition, account or QOS in the "
+        "profile."
+    )
+    assert "embed b can never start: it asks for mem_mb 1,801" in of_memory
 
 
-def test_a_limit_on_jobs_in_the_queue_is_compared_with_the_profile(fake_slurm):
+def test_what_accounts_allow_is_compared_with_the_profile(fake_slurm, monkeypatch):
     fake_slurm("scontrol", "MinJobAge = 300 sec")
-    fake_slurm("sacctmgr", "|short\nshort|20\nlong|60")
-    (said,) = plan.cluster([], asked_by(jobs=21))
-    assert "more than 20 jobs" in said and "allows 21" in said and "write jobs: 15," in said
-    assert plan.cluster([], asked_by(jobs=20)) == []
-    assert plan.cluster([], asked_by(jobs=50, qos="long")) == []
+    limits = {"queued": (20, "QOS short"), "gpu": (0, "account lab")}
+    monkeypatch.setattr(slurm, "limits", lambda *queue: limits if "short" in queue else {})
+    monkeypatch.setattr(slurm, "refusal", lambda *queue: None)
+    train = Job("train", {"run": "a"}, "gpu", 60, 1800, ("gpu", "lab", "short"))
+    never, most = plan.cluster([train], asked_by(jobs=21))
+    assert "train a can never start: it asks for gpu 1, and account lab allows 0" in never
+    assert "more than 20 jobs of yours" in most and "allows 21" in most
+    assert "write jobs: 15," in most
+    assert plan.cluster([train], asked_by(jobs=20)) == [never]
+    monkeypatch.setattr(slurm, "refusal", lambda *queue: f"{queue[1]} is not open")
+    assert plan.cluster([train], asked_by(jobs=20))[0] == (
+        "train a can never start: lab is not open; name another partition, account or QOS in "
+        "the profile."
+    )
 
 
 def test_a_controller_that_forgets_jobs_soon_is_said_with_the_line_to_change(fake_slurm):
@@ -210,7 +219,9 @@ def test_the_cluster_is_asked_for_a_profile_of_slurm_and_for_no_other(hemagrid, 
         hemagrid("plan", *tiny, "--profile", ROOT / "profiles" / "slurm").out.split()
     )
     # Its network asks for 2000 MB, the CNNs for 1500.
-    assert "embed mobilenetv3 can never start: it asks for mem_mb 2,000" in said
-    assert "train baseline_cnn can never start: it asks for runtime 120" in said
+    of_time, of_memory = re.findall(
+        r"embed [^.]* can never start: it asks for (\w+ \S+),", said
+    )
+    assert (of_memory, of_time) == ("mem_mb 2,000", "runtime 120")
     assert "mem_mb 1,500" not in said and "write slurm-status-command: sacct" in said
     assert "can never" not in hemagrid("plan", *tiny).out

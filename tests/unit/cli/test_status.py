@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hemagrid.cli.status import describe, queue, runs, stages
+from hemagrid.config import slurm
 from hemagrid.config.loading import load_config
 from hemagrid.io import write_json, write_text
 from hemagrid.training.checkpoints import REMINDER, WAITING, Checkpoint, one_writer
@@ -284,14 +285,17 @@ def test_nothing_is_changed(config, tmp_path):
 
 def test_why_jobs_wait_and_which_never_start_is_said():
     jobs = {
-        "rule_train_wildcards_a_cfg1": ("12", "Resources", False),
-        "rule_train_wildcards_b_cfg1": ("13", "Resources", False),
-        "rule_embed_wildcards_b": ("14", "PartitionTimeLimit", True),
+        "rule_train_wildcards_a_cfg1": ("12", "Resources", ""),
+        "rule_train_wildcards_b_cfg1": ("13", "Resources", ""),
+        "rule_train_wildcards_c_cfg1": ("15", "AssocGrpGRES", "until others end"),
+        "rule_embed_wildcards_b": ("14", "PartitionTimeLimit", slurm.NEVER),
     }
     assert queue(jobs).splitlines() == [
-        "In SLURM's queue: 2 for Resources, 1 for PartitionTimeLimit",
+        "In SLURM's queue: 2 for Resources, 1 for AssocGrpGRES (until others end), "
+        "1 for PartitionTimeLimit",
         "embed b can never start (PartitionTimeLimit): cancel it (scancel 14), lower its "
-        "runtime or mem_mb in the config or name another partition in the profile",
+        "runtime or mem_mb in the config or name another partition, account or QOS in the "
+        "profile",
     ]
     assert queue({}) == ""
 

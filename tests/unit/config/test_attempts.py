@@ -14,14 +14,15 @@ BEGUN = "2026-11-27 10:00:00 This attempt has mem_mb=4000, runtime=120\n"
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """A function from a log and its age in minutes to what the third attempt asks for."""
-    monkeypatch.setattr(slurm, "limits", lambda partition: {"gpu": {"runtime": 150}}[partition])
+    limit = {("gpu", "lab", ""): {"runtime": (150, "account lab")}}
+    monkeypatch.setattr(slurm, "limits", lambda *queue: limit[queue])
 
-    def asked(text, minutes=10, partition="gpu"):
+    def asked(text, minutes=10):
         log = tmp_path / "job.log"
         log.write_text(text)
         begun = time.mktime(time.strptime("2026-11-27 10:00", "%Y-%m-%d %H:%M"))
         os.utime(log, (begun + 60 * minutes,) * 2)
-        return [attempts.amount(key, FIRST[key], 3, log, partition) for key in FIRST]
+        return [attempts.amount(key, FIRST[key], 3, log, ("gpu", "lab", "")) for key in FIRST]
 
     return asked
 
