@@ -47,7 +47,7 @@ set_up() {
     cat >$spool/editor <<'END'
 #!/bin/sh
 sed -i 's/^\(hostlist\) .*/\1 node1/; s/^\(pe_list\) .*/\1 smp/; s/^\(slots\) .*/\1 8/
-s/^\(load_thresholds\) .*/\1 NONE/' "$1"
+s/^\(load_thresholds\) .*/\1 NONE/; s|^\(tmpdir\) .*|\1 /var/spool/gridengine|' "$1"
 touch -d '1 hour' "$1"
 END
     chmod +x $spool/editor
