@@ -27,7 +27,8 @@ PATIENCE = 180  # seconds that any one answer may take
 # The protocol's numbers for keys: windowsVirtualKeyCode, and the text they type.
 KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Space": (32, " ")}
 
-# Brings every chart that no fold hides into view, and waits until it is drawn.
+# Brings every chart and every matrix that no fold hides into view, and waits until the chart
+# is drawn and the cells of the matrix are buttons.
 DRAW = """
 (async () => {
   const { scrollX, scrollY } = window;
@@ -38,6 +39,11 @@ DRAW = """
     });
     place.scrollIntoView();
     if (place.dataset.drawn === undefined) await drawn;
+  }
+  for (const cell of document.querySelectorAll("table:not(:has(button)) td[data-cell]")) {
+    if (!cell.checkVisibility()) continue;
+    cell.scrollIntoView();
+    while (!cell.querySelector("button")) await new Promise(requestAnimationFrame);
   }
   scrollTo(scrollX, scrollY);
 })()
@@ -133,7 +139,7 @@ class Tab:
         self.settle()
 
     def settle(self):
-        """Wait until every chart that no fold hides has been drawn."""
+        """Wait until every chart and matrix that no fold hides is ready."""
         self.run(DRAW)
 
     def run(self, script):
@@ -145,7 +151,7 @@ class Tab:
         return answer["result"].get("value")
 
     def open_folds(self, which="details"):
-        """Open folds, and wait until their charts are drawn."""
+        """Open folds, and wait until their charts and matrices are ready."""
         # The page hears of it in a task of its own, and only then makes buttons and charts.
         folds = f"document.querySelectorAll({json.dumps(which)})"
         self.run(f"for (const fold of {folds}) fold.open = true;")
