@@ -19,7 +19,7 @@ help:
 	@echo "make venv   only the set-up, into $(VENV), with the command $(VENV)/bin/hemagrid"
 	@echo "make test   format, lint and all tests"
 	@echo "make check  format and lint alone"
-	@echo "make faults what a cluster does to a job, including the slow faults: 30 minutes, as root"
+	@echo "make faults what a cluster does to a job, including the slow faults: 40 minutes, as root"
 	@echo "make test-cluster PROFILE=profiles/slurm   a small study on your cluster"
 	@echo "make bench  speed against plain Keras and the processor, and how cost grows: an hour"
 	@echo "make lock   resolve envs/*.in again"

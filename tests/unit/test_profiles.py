@@ -71,8 +71,8 @@ def test_a_cancelled_job_is_cancelled_to_sacct_too(run):
 
 
 def test_a_job_that_was_preempted_for_good_is_cancelled(run):
-    done = run("squeue", "echo '17|PREEMPTED'; echo '18|PENDING'")
-    assert done.stdout == "17|CANCELLED\n18|PENDING\n"
+    done = run("squeue", "echo '17|PREEMPTED'; echo '18|PENDING'; echo \"$1 $3\"")
+    assert done.stdout == "17|CANCELLED\n18|PENDING\n--all a b\n"
 
 
 def test_a_job_that_was_preempted_is_cancelled_to_sacct_unless_it_is_queued_again(run):
@@ -82,7 +82,7 @@ def test_a_job_that_was_preempted_is_cancelled_to_sacct_unless_it_is_queued_agai
 
 
 def test_where_sacct_does_not_answer_squeue_does(run):
-    queue = ['[ "$4 $5" = "--name a b" ] && echo "17|RUNNING"']
+    queue = ['[ "$1 $5 $6" = "--all --name a b" ] && echo "17|RUNNING"']
     done = run("sacct", "exit 3", arguments=["-X", "--name", "a b"], squeue=queue)
     assert (done.returncode, done.stdout) == (0, "17|RUNNING\n")
 

@@ -17,8 +17,6 @@ for profile in ("slurm", "generic"):
     if not programs.is_dir():
         programs = Path(ROOT, "profiles", profile, "bin")
     os.environ.update(PATH=f"{programs}:{os.environ.get('PATH')}")
-# Or squeue shows no jobs of partitions that a site hides, and the executor waits for them for ever.
-os.environ.setdefault("SQUEUE_ALL", "1")
 
 
 def asks(**amounts):
