@@ -49,7 +49,7 @@ def test_intervals_over_replicates_are_held_against_others():
     said, errors, status = printed("replicate_intervals", "--studies", 500)
     assert status == 0, errors
     lowest = [
-        [float(cell.split("-")[0]) for cell in row.split()[1:]] for row in said.splitlines()[1:]
+        [float(cell.split("–")[0]) for cell in row.split()[1:]] for row in said.splitlines()[1:]
     ]
     assert len(lowest) == 4 and all(ours > bootstrap for ours, _, bootstrap in lowest)
 
@@ -77,7 +77,7 @@ def test_the_first_of_the_silent_choices_is_the_run_of_the_study(study):
     history = pd.read_csv(study.results / "mobilenetv3_cfg1" / "history.csv")
     assert float(ours[2].split()[0]) == round(100 * history["val_accuracy"][0], 1)
     assert (ours[0], other[0]) == ("as in the config", "features standardised")
-    assert all(re.fullmatch(r"\**[+-][\d.]+ \(\S+ to \S+\)\**", cell) for cell in other[4:6])
+    assert all(re.fullmatch(r"\**[+−][\d.]+ \(\S+ to \S+\)\**", cell) for cell in other[4:6])
 
 
 def test_the_networks_of_a_study_are_trained_the_direct_way(study):
