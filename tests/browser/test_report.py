@@ -507,8 +507,9 @@ def test_print_is_light_and_fits_the_paper(browse, report):
     assert [float(side) for side in size.split()] == pytest.approx([0, 0, 842, 595], abs=1)
 
 
-def test_charts_fit_a_phone(browse, made):
-    tab = browse(made, width=PHONE)
+@pytest.mark.parametrize("width", [PHONE, TABLET])
+def test_charts_fit_without_being_scrolled(browse, made, width):
+    tab = browse(made, width=width)
     tab.open_folds()
     wide = tab.run(
         "[...document.querySelectorAll('[data-drawn]')]"
@@ -516,6 +517,6 @@ def test_charts_fit_a_phone(browse, made):
         ".map((place) => place.getAttribute('aria-label'))"
     )
     assert wide == []
-    tab.run("document.querySelector('[data-drawn] svg').setAttribute('width', 500)")
+    tab.run("document.querySelector('[data-drawn] svg').setAttribute('width', 900)")
     scrolled = "document.querySelector('[data-drawn]').scrollWidth"
-    assert tab.run(scrolled) > PHONE
+    assert tab.run(scrolled) > width

@@ -33,10 +33,9 @@ async function prepare() {
   return JSON.parse(charts);
 }
 
-const NARROW = 560; // pixels; two panels need more side by side
 const AXIS = 70; // pixels beside a panel
 
-// On a phone, panels and legends stand one above the other, and legends have two columns.
+// A chart that is too wide has panels and legends one above the other, with names in two columns.
 function fitted(spec, width) {
   const narrowed = (key, value) => {
     if (key === "legend" && value?.columns) return { ...value, columns: 2 };
@@ -55,14 +54,18 @@ async function draw(place) {
   delete place.dataset.chart;
   if (number === undefined) return;
   drawing ??= prepare();
-  let spec = (await drawing)[number];
-  if (place.clientWidth < NARROW) spec = fitted(spec, place.clientWidth);
+  const spec = (await drawing)[number];
   // The interpreter (`ast`) needs no eval, which the page's policy forbids.
   const options = { mode: "vega-lite", ast: true, renderer: "svg", actions: false };
   options.defaultStyle = false;
   options.logLevel = 1; // errors alone
   options.bind = place.nextElementSibling;
-  await vegaEmbed(place, spec, options);
+  const { view } = await vegaEmbed(place, spec, options);
+  if (place.scrollWidth > place.clientWidth) {
+    view.finalize();
+    options.bind.replaceChildren();
+    await vegaEmbed(place, fitted(spec, place.clientWidth), options);
+  }
   // The place has the text for readers who cannot see the drawing.
   place.querySelector("svg").setAttribute("aria-hidden", "true");
   place.dataset.drawn = "";
