@@ -31,6 +31,7 @@ set_up() {
     setpriv --reuid sgeadmin --regid sgeadmin --clear-groups \
         sh /usr/share/gridengine/scripts/init_cluster $root default $spool/spooldb sgeadmin
     /usr/sbin/sge_qmaster
+    until qconf -sh >/dev/null 2>&1; do sleep 0.1; done # it listens a moment later
     qconf -as node1
     # Jobs of root, no mail, and news of nodes and a look at the queue at short intervals.
     qconf -sconf | sed 's|^\(min_.id\) .*|\1 0|; s|^\(mailer\) .*|\1 /bin/true|
